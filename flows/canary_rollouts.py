@@ -94,7 +94,7 @@ def outlook(
 
     with warehouse.connect(home.tables) as con:
         traffic = measure_traffic(con, workload, champion, _now())
-    plan = settings.plan(workload, version, champion)
+    plan = settings.plan(workload, version, champion, traffic.dislike_seconds)
     expected = rollout_forecast.ExpectedTraffic(traffic.conversations_an_hour, traffic.risks)
     forecasts = rollout_forecast.forecast(plan, expected)
     plan = rollout_forecast.with_decisive_kinds(plan, forecasts)

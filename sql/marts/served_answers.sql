@@ -1,7 +1,7 @@
 -- One row per answer that the gateway gave for a workload since a time, the newest first, at most
--- $most: request and response as logged, how it ended, how long it took, whether somebody disliked
--- it, in this workload's name where the feedback has one, and whether the version gave it that
--- answers as $model_name. Reads raw.interactions and raw.feedback.
+-- $most: request and response as logged, how it ended, how long it took, after how many seconds
+-- somebody first disliked it, in this workload's name where the feedback has one, and whether the
+-- version gave it that answers as $model_name. Reads raw.interactions and raw.feedback.
 
 with
 
@@ -22,9 +22,10 @@ answers as (
 ),
 
 disliked as (
-    select distinct
+    select
         client_id,
-        response_id
+        response_id,
+        min(epoch(timestamp)) as disliked_at
     from raw.feedback
     where
         (workload_id = $workload_id or source != 'feedback')
@@ -38,6 +39,7 @@ disliked as (
                 and json_extract_string(coalesce(record, payload), '$.value') = 'down'
             )
         )
+    group by all
 )
 
 select
@@ -48,7 +50,7 @@ select
     coalesce(answers.field[2]::varchar, '') as response,
     answers.field[4] ->> '$' as finish,
     try_cast(answers.field[5] ->> '$' as double) as milliseconds,
-    disliked.response_id is not null as is_disliked,
+    disliked.disliked_at - answers.answered_at as disliked_after,
     coalesce(answers.field[7] ->> '$' = $model_name, false) as is_champion
 from answers
 left join disliked

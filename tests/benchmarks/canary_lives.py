@@ -9,11 +9,11 @@ with the code that the gateway has, looked at every six hours.
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import typer
 
-from components.serve.canary import rollout_forecast, rollout_verdict
+from components.serve.canary import logged_traffic, rollout_forecast, rollout_verdict
 from components.serve.canary.bad_events import BadKind
 from components.serve.canary.conversation_arms import Arm
 from components.serve.canary.rollout_evidence import AnswerLine, DislikeLine, EvidenceLine
@@ -46,12 +46,18 @@ class Life:
     """The part of the conversations of a user who dislikes half of everything."""
     attacks: int = 0
     """Conversations of another client whose canary answers are disliked."""
+    is_logged: bool = True
+    """Whether a log of a week says how late the champion's votes come."""
     spike_hours: float = 0.0
     """Hours of the third day in which nine of ten answers of both arms are slow."""
 
     def plan(self) -> RolloutPlan:
         """Return the plan as an approval makes it."""
-        plan = self.settings.plan("support", "2", "1")
+        chance, week = random.Random(1), 168 * HOUR
+        delays = [chance.expovariate(1 / (self.champion_delay * HOUR)) for _ in range(1000)]
+        logged = [delay for delay in delays if chance.uniform(0, week) + delay < week]
+        learned = logged_traffic.dislike_seconds(logged if self.is_logged else [])
+        plan = self.settings.plan("support", "2", "1", learned)
         traffic = ExpectedTraffic(self.an_hour, self.risks)
         return rollout_forecast.with_decisive_kinds(plan, rollout_forecast.forecast(plan, traffic))
 
@@ -112,6 +118,14 @@ HALF = CanarySettings.model_validate({"steps": [{"share": 0.5}]})
 TENTH = CanarySettings.model_validate({"steps": [{"share": 0.1}], "deadline_hours": 100})
 VOTES: dict[BadKind, float] = {"disliked": 0.1}
 
+
+def later(arm: str, hours: float, ratio: float, *, is_logged: bool = True) -> Life:
+    """Return a life in which the dislikes of one arm come after so many hours in the mean."""
+    life = Life({"disliked": ratio}, VOTES, 60, HALF, is_logged=is_logged)
+    is_canary = arm == "canary"
+    return replace(life, canary_delay=hours) if is_canary else replace(life, champion_delay=hours)
+
+
 LIVES: dict[str, Life] = {
     "as the champion": Life(),
     "errors 5 times": Life({"error": 5.0}),
@@ -121,12 +135,19 @@ LIVES: dict[str, Life] = {
     "disliked 5 times": Life({"disliked": 5.0}),
     "invalid 2.5 times": Life({"invalid": 2.5}),
     "slow 2 times, the margin": Life({"slow": 2.0}),
-    "disliked alike, the champion's after 24 h": Life(
-        {}, VOTES, 60, HALF, canary_delay=0.5, champion_delay=24
-    ),
-    "disliked twice, the canary's after 24 h": Life(
-        {"disliked": 2.0}, VOTES, 60, HALF, canary_delay=24, champion_delay=0.5
-    ),
+    **{
+        f"disliked alike, {arm}'s after {hours} h{', no log' * (not is_logged)}": later(
+            arm, hours, 1.0, is_logged=is_logged
+        )
+        for arm in ("champion", "canary")
+        for hours in (0.5, 24, 72)
+        for is_logged in (True, False)
+    },
+    **{
+        f"disliked twice, {arm}'s after {hours} h": later(arm, hours, 2.0)
+        for arm in ("champion", "canary")
+        for hours in (0.5, 24, 72)
+    },
     "disliked 3 times, one user dislikes half": Life(
         {"disliked": 3.0}, {"disliked": 0.03}, 60, HALF, heavy=0.3
     ),

@@ -1,6 +1,7 @@
 """The section `serve` of a workload's file is read whole, or each mistake in it is listed."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,25 @@ def test_a_canary_without_settings_begins_with_a_tenth_and_ends_after_a_week(fol
         0.5,
         0.5,
     ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "learned", "window"),
+    [
+        pytest.param({}, 7200.0, 7200.0, id="learned"),
+        pytest.param({}, None, 86_400.0, id="nothing-learned"),
+        pytest.param({}, 1e6, 302_400.0, id="half-of-the-deadline-at-most"),
+        pytest.param({"windows": {"disliked": 1}}, 7200.0, 3600.0, id="set"),
+        pytest.param({"windows": {}}, 7200.0, None, id="none"),
+    ],
+)
+def test_dislikes_are_waited_for_as_long_as_the_log_says(
+    folder: Path, settings: dict[str, Any], learned: float | None, window: float | None
+) -> None:
+    canary = read_workload(write(folder, serve={"rollout": {"canary": settings}})).serve.canary
+    assert canary is not None
+    plan = canary.plan("support", "2", "1", learned)
+    assert plan.windows == ({} if window is None else {"disliked": window})
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ The share is the probability with which the arm was drawn, and all that the test
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 BadKind: TypeAlias = Literal["error", "invalid", "cut", "slow", "disliked"]
@@ -34,6 +34,9 @@ class RolloutCounts:
 
     bad: Mapping[BadKind, ShareCounts]
     """Conversations with an event of the kind; kinds without any are missing."""
+
+    late: Mapping[BadKind, ArmCounts] = field(default_factory=dict["BadKind", ArmCounts])
+    """Conversations of which an event of the kind came after its window, and does not count."""
 
     left_out: int = 0
     """Conversations that count only up to a change of arm, or of share."""

@@ -1,6 +1,7 @@
 """What a workload's logged traffic was before a canary: how much, how bad, how slow."""
 
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ FORM: Dialect = "hermes"  # any: the log has calls as objects, which are written
 
 FEWEST_OWN = 30  # answers of the champion that say more of its risks than others' answers do
 
+IN_TIME = 0.98  # of the dislikes, which a canary's conversations are given time for
+FEWEST_DISLIKES = 20  # that say how late people dislike an answer
+
 SEED = bytes(conversation_arms.LEAST_SEED_BYTES)  # nobody's arm is drawn here
 
 
@@ -42,7 +46,8 @@ class LoggedAnswer:
     """JSON."""
     finish: str | None
     milliseconds: float | None
-    is_disliked: bool
+    disliked_after: float | None
+    """Seconds until somebody first disliked it; ``None`` if nobody has."""
     is_champion: bool
     """Whether the version answered that is champion now."""
 
@@ -59,6 +64,8 @@ class TrafficAtHand:
     """The share of the conversations with a bad event, by kind."""
     limits: LatencyLimits | None
     """``None`` if the champion gave too few answers."""
+    dislike_seconds: float | None
+    """How old a conversation is when nearly all of its dislikes have come; ``None`` if unknown."""
 
 
 def measure(
@@ -76,8 +83,13 @@ def measure(
     limits = latency_limits.freeze(timed) if len(timed) >= latency_limits.FEWEST else None
     hours = max(now - min((each.answered_at for each in answers), default=now), 60.0) / HOUR
     running, conversations = RunningConversations(), dict[int, str]()
+    began, delays = dict[str, float](), list[float]()
     for answer in sorted(answers, key=lambda each: each.answered_at):
-        conversations[id(answer)] = running.assign(_conversations(answer), 1.0).conversation
+        conversation = running.assign(_conversations(answer), 1.0).conversation
+        conversations[id(answer)] = conversation
+        begin = began.setdefault(conversation, answer.answered_at)
+        if answer.disliked_after is not None:
+            delays.append(answer.answered_at + answer.disliked_after - begin)
     bad = defaultdict[str, set[BadKind]](set)
     for answer in own if len(own) >= FEWEST_OWN else answers:
         bad[conversations[id(answer)]] |= _faults(answer, limits, labels)
@@ -89,7 +101,15 @@ def measure(
         len({*conversations.values()}) / hours,
         risks,
         limits,
+        dislike_seconds(delays),
     )
+
+
+def dislike_seconds(delays: Sequence[float]) -> float | None:
+    """Return after how many seconds ``IN_TIME`` of these dislikes had come; ``None`` if few."""
+    if len(delays) < FEWEST_DISLIKES:
+        return None
+    return max(1.0, sorted(delays)[math.ceil(IN_TIME * len(delays)) - 1])
 
 
 def _conversations(answer: LoggedAnswer) -> Sequence[DrawnConversation]:
@@ -105,7 +125,7 @@ def _conversations(answer: LoggedAnswer) -> Sequence[DrawnConversation]:
 def _faults(
     answer: LoggedAnswer, limits: LatencyLimits | None, labels: Sequence[str]
 ) -> set[BadKind]:
-    bad = set[BadKind]({"disliked"} if answer.is_disliked else ())
+    bad = set[BadKind]() if answer.disliked_after is None else set[BadKind]({"disliked"})
     if (request := _request(answer)) is not None:
         text = dialects.write_answer(FORM, _answer(answer.response))
         bad |= answer_faults.faults(request, FORM, text, answer.finish, labels)

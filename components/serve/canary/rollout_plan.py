@@ -21,6 +21,10 @@ MOST_STEPS = 20
 LARGEST_MARGIN = 100.0
 
 
+FIRST_DAY = 24 * HOUR
+"""Before it nobody knows that votes don't come later than they used to."""
+
+
 @dataclass(frozen=True, slots=True)
 class KindRule:
     """How one kind of bad event is judged."""
@@ -131,6 +135,12 @@ class RolloutPlan:
         return {
             rule.kind: rule.window_seconds for rule in self.kinds if rule.window_seconds is not None
         }
+
+    def settled_from(self, rule: KindRule) -> float:
+        """Return from when on it shows whether a kind's events come within its window."""
+        if rule.window_seconds is None:
+            return 0.0
+        return max(2 * rule.window_seconds, min(FIRST_DAY, self.deadline_seconds / 2))
 
     def share_at(self, elapsed: float) -> float:
         """Return the canary's share so many seconds after the start."""

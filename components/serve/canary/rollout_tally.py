@@ -6,6 +6,7 @@ champion's alone, and if their earlier events were taken back, evidence that was
 would change.
 """
 
+import math
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -99,11 +100,13 @@ class RolloutTally:
             share: ArmCounts(self._began[share, "canary"], self._began[share, "champion"])
             for share in sorted(shares)
         }
-        bad = dict[BadKind, ShareCounts]()
-        for kind in sorted(self._first_bad):
+        bad, late = dict[BadKind, ShareCounts](), dict[BadKind, ArmCounts]()
+        for kind in self._first_bad:
             if counts := self._bad(kind, now):
                 bad[kind] = counts
-        return RolloutCounts(conversations, bad, self._left)
+            if (after := self._late(kind)) != ArmCounts():
+                late[kind] = after
+        return RolloutCounts(conversations, bad, late, self._left)
 
     def shadow_counts(self) -> RolloutCounts:
         """Return the shadow's counts: conversations in which only one of two answers was bad.
@@ -174,6 +177,15 @@ class RolloutTally:
             share: ArmCounts(number[share, "canary"], number[share, "champion"])
             for share in sorted({share for share, _ in number})
         }
+
+    def _late(self, kind: BadKind) -> ArmCounts:
+        window = self._windows.get(kind, math.inf)
+        late = Counter(
+            began.arm
+            for name, at in self._first_bad[kind].items()
+            if at > (began := self._conversations[name]).began + window
+        )
+        return ArmCounts(late["canary"], late["champion"])
 
     def _add_pair(self, line: PairLine) -> None:
         self.shadowed += 1

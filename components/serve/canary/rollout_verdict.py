@@ -19,6 +19,7 @@ Outcome: TypeAlias = Literal["running", "hold", "roll back", "undecided"]
 """``hold``: it is shown to be within the margin, and may go on to everybody. ``undecided``: the
 deadline came before either was shown, or kinds that can't be shown look worse; people decide."""
 
+MOST_LATE = 0.05  # of an arm's events
 MOST_EVIDENCE = 1e300  # what is written for evidence beyond it: JSON has no infinity
 
 
@@ -53,15 +54,19 @@ class KindEvidence:
     """The ratios of risks that are not ruled out; the lower end is above what is harmless just if
     the canary is rolled back for this kind. ``None`` if every large ratio is possible."""
 
+    is_settled: bool = True
+    """Whether nearly all events of either arm come within the kind's window, as far as it shows.
+    Else the arm whose events come later would seem better, and the kind decides nothing."""
+
     @property
     def is_worse(self) -> bool:
         """Whether the canary is shown to be worse than harmless."""
-        return self.worse >= self.worse_bound
+        return self.is_settled and self.worse >= self.worse_bound
 
     @property
     def is_within(self) -> bool:
         """Whether it is shown to be within the margin."""
-        return self.within >= self.within_bound
+        return self.is_settled and self.within >= self.within_bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,7 @@ class RolloutVerdict:
 
 def decide(plan: RolloutPlan, counts: RolloutCounts, elapsed: float) -> RolloutVerdict:
     """Return the verdict so many seconds after the start; the first final one counts."""
-    kinds = tuple(_evidence(plan, rule, counts.bad.get(rule.kind, {})) for rule in plan.kinds)
+    kinds = tuple(_evidence(plan, rule, counts, elapsed) for rule in plan.kinds)
     uneven = _bounded(
         count_evidence.log_evidence_uneven(*count_evidence.as_arrays(counts.conversations))
     )
@@ -131,10 +136,12 @@ def _outcome(
     if worse:
         return "roll back", "; ".join(_worse_reason(each) for each in worse)
     open_kinds = [each.kind for each in kinds if each.is_decisive and not each.is_within]
+    unsettled = [each for each in kinds if not each.is_settled]
     others = [each for each in kinds if not each.is_decisive]
     doubtful = [each for each in others if each.seems_worse]
     is_over = elapsed >= plan.deadline_seconds
-    if plan.decisive and not open_kinds and not doubtful and (is_over or not others):
+    blocked = open_kinds or doubtful or unsettled
+    if plan.decisive and not blocked and (is_over or not others):
         shown = f"less than {plan.margin:g} times the champion's risk is shown: "
         shown += ", ".join(plan.decisive)
         unshown = ", ".join(_counts(each) for each in others)
@@ -148,6 +155,9 @@ def _outcome(
     if doubtful:
         seen = ", ".join(_counts(each) for each in doubtful)
         missing.append(f"more than {plan.margin:g} times the champion's by count: {seen}")
+    if unsettled:
+        seen = ", ".join(_counts(each) for each in unsettled)
+        missing.append(f"too much comes, or may come, after the time that is waited for: {seen}")
     if not missing:
         missing.append("kinds that are too rare to be shown are watched until the deadline")
     return ("undecided" if is_over else "running"), "; ".join(missing)
@@ -175,7 +185,10 @@ def _uneven_reason(conversations: ShareCounts) -> str:
     )
 
 
-def _evidence(plan: RolloutPlan, rule: KindRule, counts: ShareCounts) -> KindEvidence:
+def _evidence(
+    plan: RolloutPlan, rule: KindRule, all_counts: RolloutCounts, elapsed: float
+) -> KindEvidence:
+    counts, late = all_counts.bad.get(rule.kind, {}), all_counts.late.get(rule.kind, ArmCounts())
     arrays = count_evidence.as_arrays(counts)
     level = plan.alpha * rule.weight
     both = bad_events.total(counts)
@@ -193,7 +206,14 @@ def _evidence(plan: RolloutPlan, rule: KindRule, counts: ShareCounts) -> KindEvi
         is_decisive=rule.kind in plan.decisive,
         ratio_low=low,
         ratio_high=high,
+        is_settled=elapsed >= plan.settled_from(rule)
+        and _few(late.canary, both.canary)
+        and _few(late.champion, both.champion),
     )
+
+
+def _few(late: int, in_time: int) -> bool:
+    return late <= max(1, MOST_LATE * (late + in_time))
 
 
 def _expected_canary(counts: ShareCounts, ratio: float) -> float:

@@ -58,12 +58,11 @@ class CanarySettings(Config):
     deadline_hours: float = Field(default=168.0, gt=0, le=LONGEST_SECONDS / HOUR)
     """After this it is undecided: it keeps its share, and people are told."""
 
-    windows: dict[BadKind, Annotated[float, Field(gt=0, le=LONGEST_SECONDS / HOUR)]] = Field(
-        default_factory=lambda: {"disliked": 24.0}
-    )
+    windows: dict[BadKind, Annotated[float, Field(gt=0, le=LONGEST_SECONDS / HOUR)]] | None = None
     """Hours after the beginning of a conversation when its bad events of a kind count, those that
     came by then: how late they come may depend on the version. Half of the deadline at most; kinds
-    without a window count as they come."""
+    without a window count as they come. ``None``: what 98 % of the logged dislikes needed, or a day
+    if they are few."""
 
     @model_validator(mode="after")
     def _is_in_order(self) -> Self:
@@ -96,8 +95,17 @@ class CanarySettings(Config):
         """The deadline, in seconds after the start."""
         return self.deadline_hours * HOUR
 
-    def plan(self, workload: str, version: str, champion: str) -> RolloutPlan:
-        """Return the plan of a canary, before anything is known of its traffic."""
+    def plan(
+        self, workload: str, version: str, champion: str, dislike_seconds: float | None = None
+    ) -> RolloutPlan:
+        """Return the plan of a canary, before anything is known of its traffic.
+
+        ``dislike_seconds``: how old a conversation is when nearly all of its dislikes have come.
+        """
+        windows: dict[BadKind, float] = {"disliked": dislike_seconds or 24 * HOUR}
+        if self.windows is not None:
+            windows = {kind: hours * HOUR for kind, hours in self.windows.items()}
+        windows = {kind: min(each, self.deadline_seconds / 2) for kind, each in windows.items()}
         begun = sum(step.duration or 0.0 for step in self.steps[:-1])
         rest = self.deadline_seconds - begun
         return RolloutPlan(
@@ -108,12 +116,8 @@ class CanarySettings(Config):
             self.deadline_seconds,
             self.alpha,
             self.margin,
-            tuple(replace(rule, window_seconds=self._window(rule.kind)) for rule in KINDS),
+            tuple(replace(rule, window_seconds=windows.get(rule.kind)) for rule in KINDS),
         )
-
-    def _window(self, kind: BadKind) -> float | None:
-        hours = self.windows.get(kind)
-        return min(hours * HOUR, self.deadline_seconds / 2) if hours is not None else None
 
 
 class CanaryRollout(Config):

@@ -96,6 +96,18 @@ def test_traffic_is_counted_by_conversation_and_kind(tmp_path: Path) -> None:
     assert not traffic.limits.is_slow(40, 100.0)
 
 
+def test_it_is_learned_how_late_people_dislike_after_a_conversation_began(tmp_path: Path) -> None:
+    lines = [answer(number, conversation_id=f"c{number // 2}") for number in range(60)]
+    votes = [
+        logs.feedback(response_id=f"r{number}", timestamp=START + 60 * number + 30)
+        for number in range(1, 60, 2)
+    ]
+    votes.append(logs.feedback("regenerate", True, response_id="r1", timestamp=START + 9_000))
+    read_all = read(tmp_path, lines, votes)
+    assert logged_traffic.measure(read_all, START + HOUR).dislike_seconds == 90.0
+    assert logged_traffic.measure(read_all[:20], START + HOUR).dislike_seconds is None
+
+
 def test_turns_of_a_conversation_are_one(tmp_path: Path) -> None:
     lines = [answer(number, conversation_id=f"c{number % 3}") for number in range(6)]
     traffic = logged_traffic.measure(read(tmp_path, lines, []), START + HOUR)
@@ -118,7 +130,7 @@ def test_risks_are_the_champions_once_it_has_given_a_few_answers(tmp_path: Path)
 
 
 def test_what_cannot_be_read_counts_for_nothing() -> None:
-    broken = LoggedAnswer(START, "app", None, '{"messages": 3}', "[]", "stop", None, False, True)
+    broken = LoggedAnswer(START, "app", None, '{"messages": 3}', "[]", "stop", None, None, True)
     traffic = logged_traffic.measure([broken], START + HOUR)
     assert (traffic.answers, traffic.risks) == (1, {})
     assert logged_traffic.measure([], START).conversations_an_hour == 0

@@ -26,7 +26,7 @@ def tally_of(*lines: EvidenceLine, windows: Mapping[BadKind, float] | None = Non
     for line in lines:
         written = rollout_evidence.read_line(rollout_evidence.to_bytes(line))
         assert written == line
-        tally.add(written)
+        tally.add(line)
     return tally
 
 
@@ -72,6 +72,7 @@ def test_with_a_window_events_count_when_the_conversation_is_so_old():
     assert in_time.counts(100.0).bad["disliked"] == {0.1: ArmCounts(0, 1)}
     late = tally_of(*turns, DislikeLine(110.0, "a at 50.0"), windows=windows)
     assert "disliked" not in late.counts(1e6).bad
+    assert late.counts(1e6).late == {"disliked": ArmCounts(0, 1)}
 
 
 def test_feedback_to_answers_that_nobody_knows_counts_for_nobody():

@@ -11,7 +11,7 @@ from components.serve.canary import conversation_arms, rollout_verdict
 from components.serve.canary.bad_events import ArmCounts, BadKind, RolloutCounts
 from components.serve.canary.conversation_arms import RunningConversations
 from components.serve.canary.rollout_evidence import AnswerLine, DislikeLine, EvidenceLine
-from components.serve.canary.rollout_plan import HOUR, RolloutPlan, ShareStep
+from components.serve.canary.rollout_plan import HOUR, KindRule, RolloutPlan, ShareStep
 from components.serve.canary.rollout_tally import RolloutTally
 from components.serve.canary.rollout_verdict import RolloutVerdict
 
@@ -74,6 +74,34 @@ def test_what_looks_worse_but_is_not_shown_is_left_to_people():
     assert verdict.reason == (
         "more than 1.5 times the champion's by count: disliked (9 of the canary, 3 of the champion)"
     )
+
+
+VOTES = KindRule("disliked", 0.2, window_seconds=2 * HOUR)
+
+
+@pytest.mark.parametrize(
+    ("late", "elapsed", "outcome"),
+    [
+        pytest.param(ArmCounts(3, 1), 24 * HOUR, "roll back", id="nearly-all-in-time"),
+        pytest.param(ArmCounts(0, 3), 24 * HOUR, "running", id="the-champions-come-late"),
+        pytest.param(ArmCounts(0, 3), 48 * HOUR, "undecided", id="late-at-the-deadline"),
+        pytest.param(ArmCounts(0, 0), 23 * HOUR, "running", id="on-the-first-day"),
+    ],
+)
+def test_an_arm_whose_votes_come_later_only_seems_better(
+    late: ArmCounts, elapsed: float, outcome: str
+):
+    plan = replace(PLAN, kinds=(VOTES,), decisive=("disliked",))
+    worse = counts(ArmCounts(900, 900), disliked=ArmCounts(60, 10))
+    verdict = rollout_verdict.decide(plan, replace(worse, late={"disliked": late}), elapsed)
+    assert verdict.outcome == outcome
+    assert kind(verdict, "disliked").worse > kind(verdict, "disliked").worse_bound
+    if outcome != "roll back":
+        assert "may come, after the time that is waited for: disliked (60 of" in verdict.reason
+        alike = counts(ArmCounts(900, 900), disliked=ArmCounts(200, 200))
+        later = replace(alike, late={"disliked": ArmCounts(90, 90)})
+        assert rollout_verdict.decide(plan, alike, 48 * HOUR).outcome == "hold"
+        assert rollout_verdict.decide(plan, later, 48 * HOUR).outcome == "undecided"
 
 
 def test_where_all_kinds_can_be_shown_nothing_waits_for_the_deadline():
