@@ -51,7 +51,7 @@ class RowJudgement:
     conversation: str | None = None
 
 
-VERSION = 10
+VERSION = 11
 """Of what judging a row gives. Raise it when that changes; ``tests/golden`` fails until then."""
 
 LIBRARIES = (

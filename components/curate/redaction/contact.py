@@ -100,6 +100,10 @@ PHONE_WORDS = re.compile(
     r"|téléphone|móvil|celular|portable|cellulare|telefoon|телефон)\b"
     r"[^a-z]{0,3}(?:[a-z']+\W+){0,4}$"
     r"|(?:电话|電話|手机|手機|携帯|전화|휴대폰|โทร)\W{0,3}\w{0,4}\W{0,3}$"
+    r"|\b(?:(?:r?appele|joigne)z[ -]moi au|me (?:rappeler|joindre) au"
+    r"|(?:chiama(?:te)?mi|mi chiami) al"
+    r"|ll[aá]m[ae]me al|me ligue no|ligue para|(?:ruf|erreich)\w* (?:sie )?mich unter"
+    r"|(?:za)?dzwo\w+ (?:do mnie )?pod|bel me op)(?: n[uú]m[eé]r\w*| nummer)?\W{0,3}$"
 )
 NUMBERED_WORDS = re.compile(
     r"\b(?:order|booking|reservation|confirmation|reference|ticket|case|invoice|tracking|item"
@@ -209,6 +213,7 @@ PATTERNS = (
         rf"{EXTENSION}(?![\w/:-])",
         r"[0-9][ .()/-]{0,2}[0-9][0-9 .()/-]{5}",
         r"(?i)phone|t[eé]l|call|m[oó]bil|m[oó]vil|cel|whatsapp|sms|fax|dial|reach|text|number|ring"
-        r"|handy|rufnummer|portable|телефон|电话|電話|手机|手機|携帯|전화|휴대폰|โทร",
+        r"|handy|ruf|erreich|appele|joi|chiam|llám|llam|ligue|dzwo|bel me"
+        r"|portable|телефон|电话|電話|手机|手機|携帯|전화|휴대폰|โทร",
     ),
 )

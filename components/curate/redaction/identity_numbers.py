@@ -105,10 +105,13 @@ MOST_GROUPS = 20  # a card has at most this many digits, so at most this many gr
 
 CARD_WORDS = re.compile(r"card|visa|maestro|mastercard|amex|credit|debit|payment|pay with")
 SSN_WORDS = re.compile(r"\bssn\b|social security|social-security")
-ID_GATE = "(?i)passport|licen[cs]e|national id|card|tax|pesel|bsn|nhs|aadha|sin|insurance|fiscale"
+ID_GATE = (
+    "(?i)passport|licen[cs]e|national id|card|tax|pesel|bsn|nhs|aadha|sin|insurance|fiscale|cpf"
+)
 ID_WORDS = re.compile(
     r"(?:passport|driver'?s? licen[cs]e|driving licen[cs]e|national id|identity card|id card"
-    r"|tax id|tax number|pesel|bsn|nhs|aadhaar|aadhar|\bsin\b|social insurance|codice fiscale)"
+    r"|tax id|tax number|pesel|bsn|nhs|aadhaar|aadhar|\bsin\b|\bcpf\b"
+    r"|social insurance|codice fiscale)"
 )
 VERSION_WORDS = re.compile(
     r"(?:\bv|\bversion|\bver|\brelease|\bbuild|[a-z]/|§|\bsection|\bchapter) ?\.?$"
@@ -207,8 +210,10 @@ def short_identity(digits: str) -> bool:
 
 
 def long_identity(digits: str) -> bool:
-    """Check a number of ten to twelve digits (Britain's NHS, Poland, India)."""
-    return {10: british_health, 11: polish, 12: indian}[len(digits)](digits)
+    """Check a number of ten to twelve digits (Britain's NHS, Poland, Brazil, India)."""
+    if len(digits) == 11:
+        return polish(digits) or brazilian(digits)
+    return {10: british_health, 12: indian}[len(digits)](digits)
 
 
 def document(match: re.Match[str]) -> Value:

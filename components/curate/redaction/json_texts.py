@@ -27,7 +27,7 @@ _CAPITALISED = r"[^\W\d_a-zß-öø-ÿ][\w'\u2019.-]*"
 _PERSON = re.compile(
     rf"{_CAPITALISED}(?: (?:(?:{'|'.join(name_patterns.NOBILIARY)}) ){{0,2}}{_CAPITALISED}){{1,3}}"
 )
-_BEGIN_NAMES = {"april", "august", "june", "may", "mr", "mrs", "ms"}
+_BEGIN_NAMES = {"april", "august", "june", "may"} | name_patterns.TITLE_WORDS
 _NO_NAMES = name_patterns.NOT_NAMES - name_patterns.MAY_BE_WORDS - _BEGIN_NAMES
 
 

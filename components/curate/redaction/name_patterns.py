@@ -6,7 +6,13 @@ from functools import lru_cache
 
 from components.curate.redaction.patterns import UNSPACED, word_list
 
-NOT_NAMES = word_list("not_names")  # words after "my name is" or "I'm"
+IN_ANY_CASE = "señor|señora|monsieur|madame|mademoiselle|signor|signora|senhor|senhora"
+TITLES = (
+    "Mr|Mrs|Ms|Miss|Mx|Dr|Dra|Prof|Professor|Herr|Frau|Mme|Mlle|Sra"
+    f"|{IN_ANY_CASE}|{IN_ANY_CASE.title()}"
+)
+TITLE_WORDS = frozenset(f"{TITLES}|Sr".lower().split("|"))
+NOT_NAMES = TITLE_WORDS | word_list("not_names")  # words after "my name is" or "I'm"
 MAY_BE_WORDS = word_list("names_or_words")  # alone they count only in an unambiguous context
 NOT_VALUES = word_list("not_values")  # words after ``password:`` in schemas and prose
 PEOPLE = word_list("fields_of_people")
@@ -30,13 +36,14 @@ RELATIVES = (
     "wife|husband|partner|son|daughter|mother|father|mom|mum|dad|brother|sister|friend|colleague"
     "|boss|assistant|fiancée?|girlfriend|boyfriend|child|baby|nephew|niece|uncle|aunt"
 )
-PARTINGS = (
-    "regards|wishes|thanks|sincerely|cheers|yours truly|thank you|best|yours"
-    "|mit freundlichen grüßen|(?:viele|liebe|beste|schöne|freundliche) grüße|cordialement"
-    "|bien à vous|atentamente|saludos|(?:cordiali |distinti )?saluti|atenciosamente"
-    "|met vriendelijke groet(?:en)?|med vänlig hälsning|\u0441 уважением"
+FORMAL_PARTINGS = (
+    "regards|wishes|sincerely|yours truly|mit freundlichen grüßen|mfg"
+    "|(?:viele|liebe|beste|schöne|freundliche) grüße|(?:bien )?cordialement|bien à vous"
+    "|atentamente|(?:un )?saludos?|(?:cordiali |distinti )?saluti|atenciosamente|abraços?"
+    "|met vriendelijke groet(?:en)?|med vänlig hälsning|med venn?lig hilsen|mvh"
+    "|pozdrawiam|\u0441 уважением"
 )
-TITLES = "Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Herr|Frau|Señor|Señora"
+PARTINGS = f"{FORMAL_PARTINGS}|thanks|cheers|thank you|best|yours"
 
 MY_NAME_IS = (
     "ich hei(?:ß|ss)e|mein name ist|je m['\u2019]appelle|mon nom est|me llamo|mi nombre es"
@@ -46,8 +53,14 @@ MY_NAME_IS = (
 NOBILIARY = ("da", "de", "del", "den", "der", "di", "dos", "du", "van", "von", "zu")
 """Parts between a first and a family name, which are not replaced."""
 
+TITLE = rf"(?:(?:{TITLES})\b\.?|Dott\.(?:ssa)?|Sig\.(?:ra)?)"
+BEFORE_NAME = rf"(?:(?:(?i:{TITLE}|Sr\.?|med\.)|(?-i:[^\W\d_a-zß-öø-ÿ])\.) ){{0,3}}+"
+"""Titles and initials between an introduction and a name: ``Herr Dr. med. J. Müller``."""
+
+LEADING = re.compile(rf"\A{BEFORE_NAME}")
+
 ELSEWHERE = re.compile(
-    rf"(?i:(?<!\w)(?:{MY_NAME_IS}))\s+(?!(?:Sie|Dich|Euch)(?!\w))"
+    rf"(?i:(?<!\w)(?:{MY_NAME_IS}))\s+(?!(?:Sie|Dich|Euch)(?!\w)){BEFORE_NAME}"
     rf"(?P<name>{TITLE_CASE}(?: (?:(?:{'|'.join(NOBILIARY)})(?= )|{TITLE_CASE})){{0,4}})"
 )
 """Introductions in languages other than English."""
@@ -58,25 +71,34 @@ ELSEWHERE_MARKERS = (
 )
 PARTING_MARKERS = (
     *("regards", "wishes", "thank", "sincerely", "cheers", "yours", "best", "grüße", "cordial"),
-    *("à vous", "tamente", "saludos", "saluti", "atenciosa", "groet", "hälsning", "уважением"),
+    *("à vous", "tamente", "saludo", "saluti", "atenciosa", "groet", "hälsning", "уважением"),
+    *("mfg", "abraço", "hilsen", "mvh", "pozdrawiam"),
 )
 
 WITHOUT_SPACES = re.compile(
     "(?:我叫|我的名字[是叫]|姓名[:是])(?P<chinese>[\u4e00-\u9fff]{2,4})(?![\u4e00-\u9fff])"
     "|名前は(?P<japanese>[\u3005\u3040-\u30ff\u4e00-\u9fff]{2,8}?)(?:です|と申します|といいます)"
+    "|(?<![\u3005\u30a0-\u30ff\u4e00-\u9fff])"
+    "(?P<polite>(?:(?!会社)[\u3005\u30a0-\u30ff\u4e00-\u9fff]){2,8}"
+    "(?: [\u3005\u30a0-\u30ff\u4e00-\u9fff]{1,6})?)と申します"
     "|이름은 ?(?P<korean>[\uac00-\ud7af]{2,4}?)(?:입니다|이에요|예요|이라고)"
 )
 
 MINE = re.compile(
     rf"(?i)\b(?:my (?:{WHOSE} )?(?:sur)?names?{IS}|call me|i go by)\s+"
-    rf"(?P<name>{WORD}(?: {WORD}){{0,3}})"
+    rf"{BEFORE_NAME}(?P<name>{WORD}(?: {WORD}){{0,3}})"
+)
+IS_MINE = re.compile(
+    rf"(?<![\w'\u2019-])(?P<name>{TITLE_CASE}(?: {TITLE_CASE}){{1,2}})"
+    rf"(?:,? that)? is my (?:{WHOSE} )?(?:sur)?name\b"
 )
 BOOKED = "is|its|it's|listed|booked|reserved?|reservation|booking|table|made|account"
 CALLED = re.compile(
     rf"(?i:\b(?:the|his|her|their) (?:{WHOSE} )?(?:sur)?names?{IS}|\b{WHOSE} name{IS}"
-    rf"|(?:^|[.,;!?\n(-] ?)(?:the )?name{IS}|\bunder (?:the )?name(?: of)?|\bin the name of"
-    rf"|\bknown as|\b(?:{BOOKED}) under)"
-    rf"\s*(?P<name>{TITLE_CASE}(?: {WORD}){{0,3}})"
+    rf"|(?:^|[.,;!?\n(-] ?)(?:the )?name{IS}|\bunder (?:(?:the|my) )?name(?: of|,)?"
+    rf"|\bin the name of|\bknown as|\b(?:{BOOKED}) under"
+    rf"|\b(?:reserv|book)[^.?!\n]{{1,48}} under(?= \w+ (?-i:[A-Z])))"
+    rf"\s*[\"\u201c]?{BEFORE_NAME}(?P<name>{TITLE_CASE}(?: {WORD}){{0,3}})"
 )
 INTRODUCED = re.compile(
     r"\b(?:I am|I['\u2019]m|i am|i['\u2019]m|Im|[Tt]his is|[Ii]t['\u2019]s|[Ii]t is)\s+"
@@ -85,11 +107,16 @@ INTRODUCED = re.compile(
 FIRST_NAME_ONLY = re.compile(
     rf"\b(?:I am|I['\u2019]m)\s+(?P<name>{PROPER})(?=[,.!\n]|\s*$| and | from | here)"
 )
-TITLED = re.compile(rf"\b(?:{TITLES})\b\.? (?P<name>{PROPER}(?: {PROPER}){{0,2}})")
+TITLED = re.compile(rf"\b{TITLE} {BEFORE_NAME}(?P<name>{PROPER}(?: {PROPER}){{0,2}})")
 SIGNED = re.compile(
     rf"(?i:(?:^|\n)[ \t]*(?:(?:best|kind|warm|many)[ \t]+)?(?:{PARTINGS})[,.!]?[ \t]*\n+[ \t]*)"
-    rf"(?P<name>{PROPER}(?: {PROPER}){{0,2}})[ \t]*(?=\n|$)"
+    rf"{BEFORE_NAME}(?P<name>{PROPER}(?: {PROPER}){{0,2}})[ \t]*(?=\n|$)"
 )
+SIGNED_IN_LINE = re.compile(
+    rf"(?i:(?<!\w)(?:{FORMAL_PARTINGS})(?:,|(?= {BEFORE_NAME}\w+ \w)) )(?![\u0430-\u045f])"
+    rf"{BEFORE_NAME}(?P<name>{PROPER}(?: {PROPER}){{0,2}})\.?[ \t]*(?=\n|$)"
+)
+"""Without a comma only two names are a signature: ``Viele Grüße Berlin``."""
 
 MENTIONED = re.compile(
     rf"(?i:\b(?:{PERSONS}),? named|\bmy (?:{RELATIVES}),?|\b(?:passenger|guest|customer)s?[:,]?)"
@@ -99,12 +126,12 @@ ASKED = re.compile(
     r"(?i)\b(?:your|whose|what|passenger's|guest's|full|first|last) (?:\w+ ){0,2}names?\b"
     r"[^?]{0,200}\?"
 )
-ANSWER = re.compile(rf"(?P<name>{TITLE_CASE}(?: {TITLE_CASE}){{1,2}})[.!]?\s*")
+ANSWER = re.compile(rf"{BEFORE_NAME}(?P<name>{TITLE_CASE}(?: {TITLE_CASE}){{1,2}})[.!]?\s*")
 GATE = (
     rf"(?i)names?\b|\buser|\bmy (?:{RELATIVES})\b|passenger|guest|customer|\bi.{{1,3}}m |\bim "
     r"|i am |call me|known as|go by|this is |\bit.{1,3}s |it is "
-    rf"|\bunder |\b(?:{TITLES})\b|(?:{PARTINGS})[,.!]?[ \t]*\n"
-    rf"|{MY_NAME_IS}|我叫|名字|姓名|名前|이름"
+    rf"|\bunder |\b(?:(?:{TITLES})\b|dott\.|sig\.)|(?:{PARTINGS})[,.!]?[ \t]*\n"
+    rf"|(?:{FORMAL_PARTINGS}),? |{MY_NAME_IS}|我叫|名字|姓名|名前|と申します|이름"
 )
 USER_ID = re.compile(r"([A-Za-z]{2,})[_.]([A-Za-z]{2,})[_.]?[0-9]{2,}")
 USED_ID = re.compile(rf"(?i)\buser[^.,?!\n]{{0,30}}?(?<!\w)(?P<id>{USER_ID.pattern})(?!\w)")
@@ -114,21 +141,26 @@ JOINED = re.compile(r"[ _.-]|, |['\u2019-]")
 MY_RELATIVES = [f"my {relative.rstrip('?')}" for relative in RELATIVES.split("|")]
 NAMED_BY = (
     (MINE, ("name", "call me", "go by")),
+    (IS_MINE, (" is my ",)),
     (CALLED, ("name", "known as", "under")),
     (INTRODUCED, ("i am", "i'm", "i\u2019m", "im ", "this is", "it's", "it\u2019s", "it is")),
     (FIRST_NAME_ONLY, ("i am", "i'm", "i\u2019m")),
     (MENTIONED, ("named", "passenger", "guest", "customer", *MY_RELATIVES)),
     (SIGNED, PARTING_MARKERS),
+    (SIGNED_IN_LINE, PARTING_MARKERS),
     (ELSEWHERE, ELSEWHERE_MARKERS),
 )
 PROFILE = re.compile(
     rf"(?i:\b{WHOSE}(?:['\u2019]s)? (?:sur)?name{IS})\s*"
-    rf"(?P<name>{TITLE_CASE}(?: {TITLE_CASE}){{0,3}})"
+    rf"{BEFORE_NAME}(?P<name>{TITLE_CASE}(?: {TITLE_CASE}){{0,3}})"
 )
 """In an application's text: ``You serve one customer. Customer name: Sofia Kim``."""
 
 IN_PROFILES = ((PROFILE, ("name:", "name is", "name was", "name are", "name'", "name\u2019")),)
-TITLES_NEEDED = ("mr", "ms ", "ms.", "miss", "mx", "dr", "prof", "herr", "frau", "señor")
+TITLES_NEEDED = (
+    *("mr", "ms ", "ms.", "miss", "mx", "dr", "prof", "herr", "frau", "mme ", "mme.", "mlle"),
+    *("sra ", "sra.", "dott.", "sig.", *IN_ANY_CASE.split("|")),
+)
 """Substrings in lower case that an expression requires: searching for them is much cheaper."""
 
 
@@ -142,7 +174,7 @@ def named_in(text: str, is_users: bool) -> Iterator[str]:
     ]
     if is_users and not text.isascii():
         for match in WITHOUT_SPACES.finditer(text):
-            yield from filter(None, match.groups())
+            yield from words("".join(filter(None, match.groups())))
     if is_users and "user" in lowered:
         for match in USED_ID.finditer(text):
             yield from in_user_id(match["id"])
@@ -160,8 +192,8 @@ def named_in_answer(question: str, text: str) -> Iterator[str]:
 
 
 def words(text: str) -> Iterator[str]:
-    """Return the words of a name field, without initials."""
-    return (match.group() for match in PART.finditer(text))
+    """Return the words of a name field, without titles and initials."""
+    return (match.group() for match in PART.finditer(LEADING.sub("", text)))
 
 
 def in_user_id(text: str) -> Iterator[str]:

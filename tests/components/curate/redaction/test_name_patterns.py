@@ -39,10 +39,61 @@ from tests.support.talk import arguments, redact, said, user
             "Bitte.\n\nMit freundlichen Grüßen\n<NAME_1> <NAME_2>",
         ),
         ("Please.\nBest,\nSofia Kim", "Please.\nBest,\n<NAME_1> <NAME_2>"),
+        ("\u0421 уважением, Иван Петров", "\u0421 уважением, <NAME_1> <NAME_2>"),
+        ("小林陽子と申します", "<NAME_1>と申します"),
+        ("はじめまして、小林 陽子と申します。", "はじめまして、<NAME_1> <NAME_2>と申します。"),
+        ("ABC株式会社の田中と申します", "ABC株式会社の<NAME_1>と申します"),
+        (
+            "A booking for 6 people under Ada Byner",
+            "A booking for 6 people under <NAME_1> <NAME_2>",
+        ),
     ],
 )
 def test_a_revealed_name_is_replaced_everywhere(text: str, left: str):
     assert said(text) == left
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Mi chiamo Dott. {}",
+        "Mi chiamo Dott.ssa {}",
+        "Meu nome é Sr. {}",
+        "Je m'appelle Mme. {}",
+        "Je m'appelle M. {}",
+        "Me llamo D. {}",
+        "My name is Dr. {}",
+        "Call me Miss {}",
+        "This is Dr {}",
+        "Her name is Prof. {}",
+        "It is booked under Mrs. {}",
+        "Best regards,\nDr. {}",
+        "Sono la Dott.ssa {}",
+        "Prenota la Sig.ra {}",
+        "Ask Herr Dr. {}",
+        "Frau Prof. Dr. med. {}",
+        "La señora {}",
+        "Bonjour, monsieur {}",
+        "Il signor {}",
+        "La Signora {}",
+        "A Sra. {}",
+        "Ask Dr. J. {}",
+        "My name is J. {}",
+        '{{"passenger": "Dr. {}"}}',
+        "Please help. Best regards, {}",
+        "Please help. Kind regards {}",
+        "Bitte. Mit freundlichen Grüßen {}",
+        "Por favor. Un saludo, {}",
+        "Por favor.\nUn saludo,\n{}",
+        "Proszę. Pozdrawiam, {}",
+        "Proszę.\nPozdrawiam,\n{}",
+        "Tack. Mvh {}",
+        "Tack.\nMvh\n{}",
+        "{} is my name",
+    ],
+)
+def test_only_the_name_is_replaced_beside_a_title_or_a_parting(text: str):
+    assert said(text.format("Juana Brugnaro")) == text.format("<NAME_1> <NAME_2>")
 
 
 @pytest.mark.parametrize(
@@ -56,6 +107,18 @@ def test_a_revealed_name_is_replaced_everywhere(text: str, left: str):
         "call me anything, or call me something else",
         "a passenger named in the list",
         "Ich heiße Sie willkommen, me llamo a las tres",
+        "I'm Sr Software Engineer, call me Dr.",
+        "Bonjour Madame Monsieur",
+        "I miss New York. Sr. Manager",
+        "\u0441 уважением, жду ответа",
+        "Best regards, Support Team",
+        "Un saludo, Gracias",
+        "Mit freundlichen Grüßen Ihr Team",
+        "Viele Grüße aus Berlin, viele Grüße Berlin",
+        "Thanks, Everyone",
+        "田中と言います。株式会社小林と申します",
+        "This is my name. What is my name? Here Below is my name",
+        "A reservation for two people under Windows",
     ],
 )
 def test_other_words_than_names_stay(text: str):
