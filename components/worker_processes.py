@@ -11,6 +11,7 @@ from asyncio.subprocess import PIPE, Process
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import BinaryIO
 
 NICE = 10  # lower priority, so that small requests come first on a machine with few cores
@@ -18,12 +19,19 @@ NICE = 10  # lower priority, so that small requests come first on a machine with
 _COUNT, _SIZE = struct.Struct("<I"), struct.Struct("<Q")
 _BUFFERED_BYTES = 2**20
 _LOADED = b"loaded\n"
+_ENDED, _CODE = 2**32 - 1, struct.Struct("<i")  # instead of the parts of an answer
+
+LOAD_SECONDS = 60.0
+"""A process that has not loaded after so long is ended."""
+
+INTERRUPT_SECONDS = 1.0
+"""A process that does not give a task up in this time is ended."""
 
 
 class WorkerEndedError(Exception):
     """A process ended during a call, as one does that the system kills for its memory.
 
-    ``code`` is ``None`` if the processes were closed.
+    ``code`` is ``None`` if that is not the task's fault: they were closed, or did not load.
     """
 
     def __init__(self, code: int | None) -> None:
@@ -57,22 +65,12 @@ class WorkerProcesses:
     Args:
         module: Its name.
         most: How many processes there may be at once. They start when they are needed.
-        seconds: A call that takes longer ends with its process; none does if left out. What a
-            process takes to load is none of it.
-        keeps_spare: Whether one more is started with the last one that is used, for modules that
-            take long to load and whose processes often end.
+        seconds: A call that takes longer ends with its process, or with the process of the task if
+            each has one; none does if left out. What a process takes to load is none of it.
     """
 
-    def __init__(
-        self,
-        module: str,
-        most: int,
-        seconds: float | None = None,
-        *,
-        keeps_spare: bool = False,
-    ) -> None:
-        self._module, self._seconds, self._keeps_spare = module, seconds, keeps_spare
-        self._starting: asyncio.Task[None] | None = None
+    def __init__(self, module: str, most: int, seconds: float | None = None) -> None:
+        self._module, self._seconds = module, seconds
         self._free = asyncio.Semaphore(most)
         self._idle: list[Process] = []
         self._busy = set[Process]()  # those that load among them
@@ -93,24 +91,22 @@ class WorkerProcesses:
         async with self._turns.turn(client), self._free:
             process = await self._loaded_process()
             self._busy.add(process)
-            if self._keeps_spare and not self._idle and self._starting is None:
-                self._starting = asyncio.create_task(self._start_spare())
             try:
                 self._require_open()
                 taken()
-                async with asyncio.timeout(self._seconds):
-                    answer = await _exchange(process, task)
+                exchange = asyncio.create_task(_exchange(process, task))
+                try:
+                    async with asyncio.timeout(self._seconds):
+                        return await asyncio.shield(exchange)
+                finally:
+                    await _interrupt(process, exchange)
             except (asyncio.IncompleteReadError, ConnectionError) as error:
                 await process.wait()
                 self._require_open()
                 raise WorkerEndedError(process.returncode) from error
-            except BaseException:  # or else it would answer the next call with this one's result
-                _kill(process)
-                raise
             finally:
                 self._busy.discard(process)
-            self._idle.append(process)
-        return answer
+                self._idle.append(process)
 
     async def close(self) -> None:
         """Kill the processes; calls under way, and later ones, raise ``WorkerEndedError``."""
@@ -118,32 +114,18 @@ class WorkerProcesses:
         for process in (*self._idle, *self._busy):
             _kill(process)
             await process.wait()
-        if self._starting is not None:
-            await asyncio.wait([self._starting])
 
     def _require_open(self) -> None:
         if self._is_closed:
             raise WorkerEndedError(None)
 
     async def _loaded_process(self) -> Process:
-        process = self._idle_process()
-        if process is None and self._starting is not None:
-            await asyncio.wait([self._starting])
-            process = self._idle_process()
-        return process or await self._start()
-
-    def _idle_process(self) -> Process | None:
         while self._idle:
             process = self._idle.pop()
             assert process.stdin is not None
             if process.returncode is None and not process.stdin.is_closing():
                 return process
-        return None
-
-    async def _start_spare(self) -> None:
-        with suppress(OSError, WorkerEndedError):  # else the next call starts one
-            self._idle.insert(0, await self._start())  # those that were used come first
-        self._starting = None
+        return await self._start()
 
     async def _start(self) -> Process:
         self._require_open()
@@ -154,11 +136,12 @@ class WorkerProcesses:
         try:
             self._require_open()  # it may have been closed meanwhile
             assert process.stdout is not None
-            await process.stdout.readexactly(len(_LOADED))
-        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            async with asyncio.timeout(LOAD_SECONDS):
+                await process.stdout.readexactly(len(_LOADED))
+        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError) as error:
+            _kill(process)
             await process.wait()
-            self._require_open()
-            raise WorkerEndedError(process.returncode) from error
+            raise WorkerEndedError(None) from error
         except BaseException:
             _kill(process)
             raise
@@ -172,6 +155,22 @@ def _kill(process: Process) -> None:
         process.kill()
 
 
+async def _interrupt(process: Process, exchange: "asyncio.Task[list[bytes]]") -> None:
+    """Have a process give up a task that nobody waits for, or end it."""
+    if exchange.done():
+        return
+    try:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGUSR1)
+        await asyncio.wait([exchange], timeout=INTERRUPT_SECONDS)
+    finally:
+        if not exchange.done():
+            _kill(process)
+        [outcome] = await asyncio.gather(exchange, return_exceptions=True)
+        if not isinstance(outcome, list | WorkerEndedError):
+            await process.wait()
+
+
 async def _exchange(process: Process, task: Sequence[bytes]) -> list[bytes]:
     assert process.stdin is not None
     assert process.stdout is not None
@@ -179,6 +178,9 @@ async def _exchange(process: Process, task: Sequence[bytes]) -> list[bytes]:
     process.stdin.writelines([_head(task), *task])
     await process.stdin.drain()
     (count,) = _COUNT.unpack(await process.stdout.readexactly(_COUNT.size))
+    if count == _ENDED:
+        (code,) = _CODE.unpack(await process.stdout.readexactly(_CODE.size))
+        raise WorkerEndedError(code)
     sizes = await process.stdout.readexactly(count * _SIZE.size)
     return [await process.stdout.readexactly(size) for (size,) in _SIZE.iter_unpack(sizes)]
 
@@ -190,14 +192,14 @@ def _head(parts: Sequence[bytes]) -> bytes:
 def serve_calls(
     function: Callable[[list[bytes]], Sequence[bytes]],
     *,
-    cpu_seconds: float = 0.0,
     memory_bytes: int | None = None,
+    cpu_seconds: float | None = None,
 ) -> None:
     """Answer the calls of the parent process until it ends.
 
-    A call that takes more than ``cpu_seconds`` of the processor, unless they are 0, ends this
-    process by ``SIGPROF``, also in the midst of another language's code; of more than
-    ``memory_bytes`` of addresses it gets none.
+    A call gets no more than ``memory_bytes`` of addresses. With ``cpu_seconds`` each is answered in
+    a fork, which has loaded what takes long; one that takes more of the processor ends by
+    ``SIGPROF``, also in the midst of another language's code.
     """
     if memory_bytes is not None:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
@@ -206,17 +208,42 @@ def serve_calls(
     os.nice(NICE)
     gc.disable()  # it scans a large body again and again: 16 MiB took 2 to 9 s instead of 0.5 s
     gc.freeze()
-    sys.stdout.buffer.write(_LOADED)
-    sys.stdout.buffer.flush()
+    answered = function if cpu_seconds is None else partial(_forked, function, cpu_seconds)
+    _write(_LOADED)
     while task := _read(sys.stdin.buffer):
-        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
-        answer = function(task)
-        signal.setitimer(signal.ITIMER_PROF, 0.0)
-        sys.stdout.buffer.write(_head(answer))
-        sys.stdout.buffer.writelines(answer)
-        sys.stdout.buffer.flush()
+        answer = answered(task)
+        _write(*([answer] if isinstance(answer, bytes) else [_head(answer), *answer]))
         del task, answer
         gc.collect()  # cheap: only objects created since the freeze
+
+
+def _forked(
+    function: Callable[[list[bytes]], Sequence[bytes]], cpu_seconds: float, task: list[bytes]
+) -> bytes:
+    """Return what a call's fork writes."""
+    reads, writes = os.pipe()
+    if not (pid := os.fork()):
+        try:
+            signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+            answer = function(task)
+            signal.setitimer(signal.ITIMER_PROF, 0.0)
+            with os.fdopen(writes, "wb") as pipe:
+                pipe.writelines([_head(answer), *answer])
+            os._exit(0)
+        finally:
+            os._exit(1)
+    signal.signal(signal.SIGUSR1, lambda _number, _frame: os.kill(pid, signal.SIGKILL))
+    os.close(writes)
+    with os.fdopen(reads, "rb") as pipe:
+        answer = pipe.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    return _COUNT.pack(_ENDED) + _CODE.pack(code) if code else answer
+
+
+def _write(*parts: bytes) -> None:
+    sys.stdout.buffer.writelines(parts)
+    sys.stdout.buffer.flush()
 
 
 def _read(tasks: BinaryIO) -> list[bytes]:

@@ -62,7 +62,7 @@ class GrammarProcesses:
     """Compiles and keeps grammars; belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._processes = WorkerProcesses(__name__, 2, WAIT_SECONDS, keeps_spare=True)
+        self._processes = WorkerProcesses(__name__, 2, WAIT_SECONDS)
         self._begin, self._go_on = asyncio.Semaphore(1), asyncio.Semaphore(1)
         self._turns = ClientTurns()
         self._shares = _Shares()
@@ -109,7 +109,7 @@ class GrammarProcesses:
         except WorkerEndedError as error:
             if error.code is None:
                 raise BusyCompilerError(
-                    "the server ends; send it again", 1, is_share=False
+                    "no process can compile a grammar now; send it again", 1, is_share=False
                 ) from None
             if error.code == -SIGPROF:
                 return _slow(f"more than {CPU_SECONDS:g} s")

@@ -1,0 +1,5 @@
+"""A worker process that never loads."""
+
+import time
+
+time.sleep(600)
