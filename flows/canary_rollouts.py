@@ -90,14 +90,10 @@ def outlook(
     home: Settings, settings: CanarySettings, workload: str, version: str, champion: str
 ) -> RolloutOutlook:
     """Return what a canary could show; its plan has the kinds that this traffic can decide."""
-    from components.serve.canary import rollout_forecast  # noqa: PLC0415 - loads numpy
-
     with warehouse.connect(home.tables) as con:
         traffic = measure_traffic(con, workload, champion, _now())
     plan = settings.plan(workload, version, champion, traffic.dislike_seconds)
-    expected = rollout_forecast.ExpectedTraffic(traffic.conversations_an_hour, traffic.risks)
-    forecasts = rollout_forecast.forecast(plan, expected)
-    plan = rollout_forecast.with_decisive_kinds(plan, forecasts)
+    plan = plan.with_decisive_kinds(traffic.conversations_an_hour, traffic.risks)
     shares = ", then ".join(
         f"{step.share:.3g} for {step.seconds / 3600:.3g} h" for step in plan.steps
     )
@@ -120,8 +116,7 @@ def outlook(
             "one of these has more than the margin by count, it ends undecided"
         )
     limits = [] if traffic.limits else ["slow: not counted, the champion gave too few answers"]
-    sentences = rollout_forecast.describe(forecasts, plan.margin)
-    return RolloutOutlook(plan, traffic, (head, *sentences, *limits, ending))
+    return RolloutOutlook(plan, traffic, (head, *limits, ending))
 
 
 def start(

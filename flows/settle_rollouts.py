@@ -35,7 +35,7 @@ from components.register import (
 from components.register.journal import ChampionChange
 from components.register.rollout_log import LEADS_ON, Rollout
 from components.schema import Json
-from components.serve.canary import rollout_evidence
+from components.serve.canary import rollout_evidence, rollout_look
 from components.serve.canary.rollout_tally import RolloutTally
 from components.store import warehouse
 from components.store.ledger import Decision
@@ -225,8 +225,6 @@ def _objection(rollout: Rollout) -> str | None:
 
 def _require_shown(home: Settings, rollout: Rollout, report: RolloutReport) -> None:
     """Refuse a `hold` that the order of the warehouse and the file of evidence do not give."""
-    from components.serve.canary import rollout_look  # noqa: PLC0415 - loads numpy
-
     order = canary_rollouts.order_of(rollout)
     elapsed = _number((report.verdict or {}).get("elapsed"))
     path = gateway_status.evidence_file(home, rollout.id)

@@ -17,7 +17,7 @@ from typing import cast
 from components.register.version_tags import ROLLOUT_TAG
 from components.schema import Json
 from components.serve import response_id, routes, running_rollout, swap_journal
-from components.serve.canary import rollout_order
+from components.serve.canary import rollout_look, rollout_order
 from components.serve.canary.bad_events import BadKind
 from components.serve.canary.rollout_evidence import (
     AnswerLine,
@@ -31,7 +31,6 @@ from components.serve.canary.rollout_evidence import (
 from components.serve.canary.rollout_order import RolloutOrder, RolloutOrderError
 from components.serve.champion_watch import RegisteredVersion
 from components.serve.chat_request import ChatRequest
-from components.serve.look_process import LookError, LookProcess
 from components.serve.rollout_sharing import RolloutSharing, store_errors
 from components.serve.rollout_status import RolloutStatus, State, StatusFiles, ended_state
 from components.serve.routes import CanaryRoute, Route
@@ -93,7 +92,6 @@ class Rollouts:
         self._beginning: set[str] = set()  # workloads
         self.statuses = StatusFiles(self._folder)
         """What the files say that control, the pages and people read."""
-        self._looks = LookProcess()
         self._wake = asyncio.Event()
         self._swept = 0.0
         self.answers = Counter[tuple[str, str]]()
@@ -421,18 +419,15 @@ class Rollouts:
 
     async def run(self) -> None:
         """Look at the evidence, and end what has to end."""
-        try:
-            while True:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._look_seconds):
-                        await self._wake.wait()
-                self._wake.clear()
-                try:
-                    await self.work()
-                except OSError as error:  # what ends does so in memory, and is written later
-                    LOG.warning("a canary's files can't be written: %s", error)
-        finally:
-            await self._looks.close()
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._look_seconds):
+                    await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self.work()
+            except OSError as error:  # what ends does so in memory, and is written later
+                LOG.warning("a canary's files can't be written: %s", error)
 
     async def work(self) -> None:
         """Look once at each canary, and finish those that end."""
@@ -443,15 +438,12 @@ class Rollouts:
         for workload in [*self._swap.current.routes]:  # what a cancelled beginning has left
             if workload not in {*self._active, *self._endings, *self._beginning}:
                 await self._swap.end_canary(workload)
-        if not self._active:
-            await self._looks.close()
         if self._sharing is not None:
             await self._sharing.share_put_off()
         await self._sweep()
 
     async def close(self) -> None:
         """Write the time, and close the files."""
-        await self._looks.close()
         for active in [*self._active.values()]:
             self._append(active, ClockLine(active.elapsed))
             active.evidence.close()
@@ -516,24 +508,26 @@ class Rollouts:
     async def _look(self, active: RunningRollout, elapsed: float) -> None:
         workload, status = active.order.plan.workload, active.status
         try:
-            result = await self._looks.look(active.text, active.path, elapsed)
-        except LookError as error:
-            LOG.warning("%s", error)
+            while active.reader.read_on():
+                await asyncio.sleep(0)  # requests go on
+        except OSError as error:
+            LOG.warning("looking at the evidence of the canary of %s: %s", workload, error)
             active.is_changed = True
             if time.monotonic() - active.looked_at > UNSEEN_SECONDS:
                 self.end(workload, "void", f"its evidence can't be looked at: {error}")
             return
         active.looked_at = time.monotonic()
-        if result is None:
-            active.is_changed = True  # the next look reads on
-            return
         if self._active.get(workload) is not active:
             return  # it ended meanwhile
+        result = active.reader.look(elapsed)
         verdict = cast("dict[str, Json]", result["verdict"])
         status.verdict, status.evidence_bytes = verdict, result["evidence_bytes"]
         status.shadow = self._shadow(workload, result["shadow"])
         status.add_point(swap_journal.now(), verdict)
         outcome, reason = cast("State", verdict["outcome"]), str(verdict["reason"])
+        if not active.is_warned and reason.endswith(rollout_look.ONE_CONVERSATION):
+            active.is_warned = True
+            LOG.warning("the canary of %s: %s", workload, rollout_look.ONE_CONVERSATION)
         if outcome == "roll back":
             self.end(workload, outcome, reason)
             return

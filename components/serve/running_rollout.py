@@ -11,6 +11,7 @@ from components.serve.body_fields import Obj
 from components.serve.canary import conversation_arms, rollout_evidence
 from components.serve.canary.conversation_arms import Arm, RunningConversations
 from components.serve.canary.rollout_evidence import AnswerLine, EvidenceFile
+from components.serve.canary.rollout_look import EvidenceReader
 from components.serve.canary.rollout_order import RolloutOrder
 from components.serve.chat_request import ChatRequest
 from components.serve.rollout_status import RolloutStatus
@@ -52,7 +53,7 @@ class RunningRollout:
     evidence: EvidenceFile
     running: RunningConversations
     status: RolloutStatus
-    path: Path  # of the evidence that is looked at: of this gateway, or of all that share a store
+    reader: EvidenceReader  # of this gateway's evidence, or of all that share a store
     shared: SharedEvidence | None
     ran: float  # seconds before this process
     wrote: float  # the elapsed time of the last line
@@ -60,6 +61,7 @@ class RunningRollout:
     looked_at: float = field(default_factory=time.monotonic)  # the last look that succeeded
     looked_share: float = -1.0
     is_changed: bool = True
+    is_warned: bool = False  # that it draws one conversation only
     unproved_since: float | None = None
     shared_at: float = 0.0  # the elapsed time of the last lines that were sent
     seen_at: float = field(default_factory=time.monotonic)  # when the store was last reached
@@ -146,7 +148,7 @@ def open_rollout(
         EvidenceFile(own),
         RunningConversations(shares=shares),
         status,
-        path,
+        EvidenceReader(path, order),
         shared,
         ran,
         wrote=ran,

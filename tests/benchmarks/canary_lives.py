@@ -13,11 +13,10 @@ from dataclasses import dataclass, field, replace
 
 import typer
 
-from components.serve.canary import logged_traffic, rollout_forecast, rollout_verdict
+from components.serve.canary import logged_traffic, rollout_verdict
 from components.serve.canary.bad_events import BadKind
 from components.serve.canary.conversation_arms import Arm
 from components.serve.canary.rollout_evidence import AnswerLine, DislikeLine, EvidenceLine
-from components.serve.canary.rollout_forecast import ExpectedTraffic
 from components.serve.canary.rollout_plan import HOUR, RolloutPlan
 from components.serve.canary.rollout_tally import RolloutTally
 from components.serve.canary.settings import CanarySettings
@@ -48,8 +47,9 @@ class Life:
     """Conversations of another client whose canary answers are disliked."""
     is_logged: bool = True
     """Whether a log of a week says how late the champion's votes come."""
+    spike_at: float = 56.0
     spike_hours: float = 0.0
-    """Hours of the third day in which nine of ten answers of both arms are slow."""
+    """Hours from `spike_at` on in which nine of ten answers of both arms are slow."""
 
     def plan(self) -> RolloutPlan:
         """Return the plan as an approval makes it."""
@@ -58,8 +58,7 @@ class Life:
         logged = [delay for delay in delays if chance.uniform(0, week) + delay < week]
         learned = logged_traffic.dislike_seconds(logged if self.is_logged else [])
         plan = self.settings.plan("support", "2", "1", learned)
-        traffic = ExpectedTraffic(self.an_hour, self.risks)
-        return rollout_forecast.with_decisive_kinds(plan, rollout_forecast.forecast(plan, traffic))
+        return plan.with_decisive_kinds(self.an_hour, self.risks)
 
     def lines(self, plan: RolloutPlan, chance: random.Random) -> Iterator[EvidenceLine]:
         """Yield what the gateway would write, in its order."""
@@ -91,7 +90,7 @@ class Life:
 
     def _is_bad(self, kind: BadKind, arm: Arm, at: float, chance: random.Random) -> bool:
         risk = self.risks.get(kind, 0.0) * (self.ratios.get(kind, 1.0) if arm == "canary" else 1.0)
-        if kind == "slow" and 0 <= at / HOUR - 56 < self.spike_hours:
+        if kind == "slow" and 0 <= at / HOUR - self.spike_at < self.spike_hours:
             risk = 0.9
         return chance.random() < risk
 

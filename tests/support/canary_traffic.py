@@ -1,12 +1,15 @@
 """Simulated canaries: traffic and risks change by the hour, shares rise, feedback comes late."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.serve.canary import count_evidence
-from components.serve.canary.count_evidence import Floats
+from components.serve.canary.bad_events import ArmCounts, ShareCounts
+
+Floats = NDArray[np.float64]
 
 HOURS = 72
 RAMP = np.array([0.01] * 6 + [0.1] * 18 + [0.5] * 48)
@@ -98,29 +101,46 @@ def simulate(
     )
 
 
+def log_evidence(
+    counts: tuple[Floats, Floats, Floats], against: Callable[[ShareCounts], float]
+) -> Floats:
+    """Return the log evidence of each row of counts of both arms, whose columns are the shares."""
+    canary, champion, shares = (array.tolist() for array in counts)
+    return np.array(
+        [
+            against(dict(zip(shares, map(ArmCounts, *row), strict=True)))
+            for row in zip(canary, champion, strict=True)
+        ]
+    )
+
+
 def rolled_back(
     events: BadEventsInOrder, level: float, harmless: float = 1.0
 ) -> tuple[NDArray[np.int64], Floats]:
     """Return after how many bad events, and when, each run is rolled back; 0 and inf if not."""
-    evidence = count_evidence.log_evidence_above(*events.cumulative(), harmless)
+    evidence = log_evidence(
+        events.cumulative(), lambda counts: count_evidence.log_evidence_above(counts, harmless)
+    )
     return events.first(evidence >= -np.log(level))
 
 
 def held(events: BadEventsInOrder, level: float, margin: float) -> NDArray[np.bool_]:
     """Return which runs are ever shown to be within the margin."""
-    evidence = count_evidence.log_evidence_below(*events.cumulative(), margin)
+    evidence = log_evidence(
+        events.cumulative(), lambda counts: count_evidence.log_evidence_below(counts, margin)
+    )
     return events.first(evidence >= -np.log(level))[0] > 0
 
 
 def exact_stops(share: float, ratio: float, level: float, most: int) -> Floats:
     """Return the chance of a rollback after 1, 2, ... bad events, exactly, for a constant share."""
     q = share * ratio / (share * ratio + 1 - share)
-    canary = np.arange(most + 1, dtype=np.float64)
-    chance, stopped = (canary == 0).astype(np.float64), np.zeros(most)
+    chance, stopped = np.zeros(most + 1), np.zeros(most)
+    chance[0] = 1.0
     for n in range(1, most + 1):
         chance = chance * (1 - q) + np.concatenate([[0.0], chance[:-1]]) * q
-        possible = canary[: n + 1, None]
-        evidence = count_evidence.log_evidence_above(possible, n - possible, np.array([share]), 1.0)
+        counts = ({share: ArmCounts(k, n - k)} for k in range(n + 1))
+        evidence = np.array([count_evidence.log_evidence_above(each, 1.0) for each in counts])
         reached = np.flatnonzero(evidence >= -np.log(level))
         stopped[n - 1] = chance[reached].sum()
         chance[reached] = 0.0

@@ -11,11 +11,9 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-if TYPE_CHECKING:  # as in rollout_look
-    from components.schema import Json
-
+from components.schema import Json
 
 Arm: TypeAlias = Literal["champion", "canary"]
 
@@ -56,7 +54,7 @@ class Assignment:
 
 
 def identify(
-    seed: bytes, client_id: str, messages: "Sequence[Mapping[str, Json]]", named: str | None = None
+    seed: bytes, client_id: str, messages: Sequence[Mapping[str, Json]], named: str | None = None
 ) -> tuple[DrawnConversation, ...]:
     """Return the conversations that a request may belong to, the likeliest first.
 

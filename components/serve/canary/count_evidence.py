@@ -18,14 +18,9 @@ The evidence depends on the counts by share alone, not on the events' order.
 """
 
 import math
-from collections.abc import Callable
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable, Sequence
 
 from components.serve.canary.bad_events import ShareCounts
-
-Floats = NDArray[np.float64]
 
 RATIOS = (1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 WEIGHTS = (0.03, 0.04, 0.08, 0.25, 0.4, 0.15, 0.05)
@@ -37,55 +32,34 @@ UNEVEN = (0.1, 0.5, 1 / 1.2, 1 / 1.1, 1 / 1.05, 1.05, 1.1, 1.2, 2.0, 10.0)
 """By how much the odds of the canary's draws may be wrong, with equal capital on each."""
 
 WIDEST = 1e4  # ratios beyond it, and below its inverse, are not told apart
-EXACT = 1e-6  # the relative error of an end of an interval
+EXACT = 1e-4  # the relative error of an end of an interval
 
 
-def log_evidence_above(
-    canary: Floats, champion: Floats, shares: Floats, ratio: Floats | float
-) -> Floats:
+def log_evidence_above(counts: ShareCounts, ratio: float) -> float:
     """Return the log evidence that the canary's risk is more than ``ratio`` times the champion's.
 
-    Args:
-        canary: The canary's bad events; the last axis is the share.
-        champion: The champion's, of the same shape.
-        shares: The canary's shares. Under 0 and 1 there is nothing to compare.
-        ratio: The ratio, with the shape of the result, or one for all.
+    Under the shares 0 and 1 there is nothing to compare.
     """
-    return _log_evidence(canary, champion, shares, ratio, np.array(RATIOS), np.array(WEIGHTS))
+    return _log_evidence(counts, ratio, RATIOS, WEIGHTS)
 
 
-def log_evidence_below(
-    canary: Floats, champion: Floats, shares: Floats, ratio: Floats | float
-) -> Floats:
-    """Return the log evidence that the canary's risk is less than ``ratio`` times the champion's.
-
-    The arguments are those of ``log_evidence_above``.
-    """
-    return _log_evidence(canary, champion, shares, ratio, 1 / np.array(RATIOS), np.array(WEIGHTS))
+def log_evidence_below(counts: ShareCounts, ratio: float) -> float:
+    """Return the log evidence that its risk is less than ``ratio`` times the champion's."""
+    return _log_evidence(counts, ratio, [1 / bet for bet in RATIOS], WEIGHTS)
 
 
-def log_evidence_uneven(canary: Floats, champion: Floats, shares: Floats) -> Floats:
+def log_evidence_uneven(counts: ShareCounts) -> float:
     """Return the log evidence that conversations were not drawn with their shares.
 
     The same martingale on the conversations that began: the test for a mismatch of the sample
     ratio. It is infinite if an arm answers under a share that leaves it none.
     """
-    impossible = ((canary > 0) & (shares <= 0)) | ((champion > 0) & (shares >= 1))
-    weights = np.full(len(UNEVEN), 1 / len(UNEVEN))
-    evidence = _log_evidence(canary, champion, shares, 1.0, np.array(UNEVEN), weights)
-    return np.where(impossible.any(axis=-1), math.inf, evidence)
-
-
-def as_arrays(counts: ShareCounts) -> tuple[Floats, Floats, Floats]:
-    """Return the canary's counts, the champion's, and their shares."""
-    listed = sorted(counts.items())
-    columns = [
-        [each.canary for _, each in listed],
-        [each.champion for _, each in listed],
-        [share for share, _ in listed],
-    ]
-    canary, champion, shares = (np.array(column, dtype=np.float64) for column in columns)
-    return canary, champion, shares
+    if any(
+        (share <= 0 and each.canary > 0) or (share >= 1 and each.champion > 0)
+        for share, each in counts.items()
+    ):
+        return math.inf
+    return _log_evidence(counts, 1.0, UNEVEN, [1 / len(UNEVEN)] * len(UNEVEN))
 
 
 def ratio_interval(
@@ -96,13 +70,12 @@ def ratio_interval(
     Each end is wrong at any look with a chance of at most its level. The upper one is ``None`` if
     no ratio is ruled out, as without events.
     """
-    arrays = as_arrays(counts)
 
     def above(log_ratio: float) -> float:
-        return float(log_evidence_above(*arrays, math.exp(log_ratio))) + math.log(low_level)
+        return log_evidence_above(counts, math.exp(log_ratio)) + math.log(low_level)
 
     def below(log_ratio: float) -> float:
-        return float(log_evidence_below(*arrays, math.exp(log_ratio))) + math.log(high_level)
+        return log_evidence_below(counts, math.exp(log_ratio)) + math.log(high_level)
 
     least, most = -math.log(WIDEST), math.log(WIDEST)
     if above(least) < 0:
@@ -115,7 +88,6 @@ def ratio_interval(
 
 
 def _crossing(function: Callable[[float], float], least: float, most: float) -> float:
-    # Bisected: importing a solver of scipy's takes a look's process longer than its looks.
     is_positive_first = function(least) >= 0
     while most - least > EXACT:
         middle = (least + most) / 2
@@ -127,21 +99,16 @@ def _crossing(function: Callable[[float], float], least: float, most: float) -> 
 
 
 def _log_evidence(
-    canary: Floats,
-    champion: Floats,
-    shares: Floats,
-    ratio: Floats | float,
-    bets: Floats,
-    weights: Floats,
-) -> Floats:
-    drawn = (shares > 0) & (shares < 1)
-    p, canary, champion = shares[drawn], canary[..., drawn], champion[..., drawn]
-    held = np.asarray(ratio, dtype=np.float64)[..., None]
-    base = np.log(1 - p + p * held)
-    logs = [
-        math.log(weight)
-        + math.log(bet) * canary.sum(axis=-1)
-        + ((canary + champion) * (base - np.log(1 - p + p * held * bet))).sum(axis=-1)
-        for bet, weight in zip(bets, weights, strict=True)
-    ]
-    return np.logaddexp.reduce(np.stack(logs), axis=0)
+    counts: ShareCounts, ratio: float, bets: Sequence[float], weights: Sequence[float]
+) -> float:
+    drawn = [(share, each) for share, each in counts.items() if 0 < share < 1]
+    canary = sum(each.canary for _, each in drawn)
+    logs = list[float]()
+    for bet, weight in zip(bets, weights, strict=True):
+        total = math.log(weight) + math.log(bet) * canary
+        for share, each in drawn:
+            odds, number = share * ratio, each.canary + each.champion
+            total += number * math.log((1 - share + odds) / (1 - share + odds * bet))
+        logs.append(total)
+    largest = max(logs)
+    return largest + math.log(math.fsum(math.exp(each - largest) for each in logs))

@@ -10,15 +10,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, cast, get_args
+from typing import TypeAlias, cast, get_args
 
 import orjson
 
+from components.schema import Json
 from components.serve.canary.bad_events import BadKind
 from components.serve.canary.conversation_arms import Arm
-
-if TYPE_CHECKING:  # as in rollout_look
-    from components.schema import Json
 
 MOST_PENDING = 4 * 2**20  # bytes that wait for room on the disk
 LONGEST_LINE = 1_000  # bytes
@@ -101,7 +99,7 @@ def read_line(content: bytes) -> EvidenceLine | None:
     if len(content) > LONGEST_LINE:
         return None
     try:
-        fields = cast("Json", orjson.loads(content))
+        fields = cast(Json, orjson.loads(content))
     except orjson.JSONDecodeError:
         return None
     if not isinstance(fields, dict):
@@ -187,21 +185,21 @@ class EvidenceFile:
         os.close(self._file)
 
 
-def _time(value: "Json") -> float | None:
+def _time(value: Json) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if 0 <= value < LONGEST_TIME else None
 
 
-def _names(kinds: frozenset[BadKind]) -> "list[Json]":
+def _names(kinds: frozenset[BadKind]) -> list[Json]:
     return [*sorted(kinds)]
 
 
-def _kinds(value: "Json") -> frozenset[BadKind] | None:
+def _kinds(value: Json) -> frozenset[BadKind] | None:
     if not isinstance(value, list) or not all(kind in KINDS for kind in _texts(value)):
         return None
     return frozenset(cast("list[BadKind]", value))
 
 
-def _texts(value: "list[Json]") -> list[str]:
+def _texts(value: list[Json]) -> list[str]:
     return [each if isinstance(each, str) else "" for each in value]

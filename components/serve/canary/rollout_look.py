@@ -1,82 +1,55 @@
-"""Look at canaries' evidence in a process of its own: the gateway loads no numpy.
+"""Look at a canary's evidence: count what is new, and come to the verdict on all of it."""
 
-It reads a request a line from its standard input (order, file of evidence, elapsed seconds) and
-writes a line with the verdict. It remembers what it has read of each file; a new process reads all
-of it again and comes to the same verdict.
-"""
-
-import os
-import sys
-import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
-import orjson
-
-from components.serve.canary import bad_events, rollout_evidence, rollout_order, rollout_verdict
+from components.schema import Json
+from components.serve.canary import bad_events, rollout_evidence, rollout_verdict
 from components.serve.canary.rollout_order import RolloutOrder
 from components.serve.canary.rollout_plan import RolloutPlan, ShareStep
 from components.serve.canary.rollout_tally import SHADOW_SHARE, RolloutTally
 from components.serve.canary.rollout_verdict import RolloutVerdict
 
-if TYPE_CHECKING:  # pydantic would take three times as long as all else of a look
-    from components.schema import Json
+CHUNK = 2**16  # bytes that are counted at once: requests wait for it some milliseconds
 
-NICENESS = 10  # answers come first
-CHUNK = 2**20
-
-READ_SECONDS = 20.0
-"""After which a look answers, though there is more to read: a new process reads all of a file,
-which has some gigabytes after a busy week, and the gateway waits for it meanwhile."""
+FEWEST_ANSWERS = 20  # of one conversation, before that is worth a word
+ONE_CONVERSATION = (
+    "all answers are of one conversation, which one arm has: name conversations, such as by the "
+    "header `x-conversation-id`"
+)
 
 SHADOWED_KINDS = frozenset({"invalid", "cut"})
 """What a shadow can show: nobody sees its answers, and it waits for the others."""
 
 
-@dataclass(slots=True)
 class EvidenceReader:
-    """Reads a file of evidence as it grows."""
+    """Counts a file of evidence as it grows; what was counted ends with a line."""
 
-    path: Path
-    tally: RolloutTally
-    unreadable: int = 0
-    """Lines that are not evidence."""
-    is_behind: bool = False
-    """Whether there was more to read."""
-    _offset: int = 0
-    _rest: bytes = field(default=b"")
-    _open_bytes: int = 0  # of the last line, which has no end yet
+    def __init__(self, path: Path, order: RolloutOrder) -> None:
+        self.path, self.counted_bytes = path, 0
+        self.order, self.tally = order, RolloutTally(order.plan.windows)
 
-    @property
-    def counted_bytes(self) -> int:
-        """The length of what was counted, to the end of a line."""
-        return self._offset - self._open_bytes
-
-    def read_on(self, seconds: float) -> bool:
-        """Count what is new, for about so many seconds.
-
-        Returns ``False`` if the file was replaced, and has to be read anew.
-        """
-        until = time.monotonic() + seconds
+    def read_on(self) -> bool:
+        """Count the next lines; return whether there may be more. ``OSError``: it can't be read."""
         with self.path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size < self._offset:
-                return False
-            file.seek(self._offset)
-            self.is_behind = False
-            while not self.is_behind and (chunk := file.read(CHUNK)):
-                self._offset += len(chunk)
-                *lines, self._rest = (self._rest + chunk).split(b"\n")
-                self._open_bytes = len(self._rest) if lines else self._open_bytes + len(chunk)
-                for content in lines:
-                    line = rollout_evidence.read_line(content)
-                    if line is not None:
-                        self.tally.add(line)
-                    else:
-                        self.unreadable += bool(content)
-                self._rest = self._rest[: rollout_evidence.LONGEST_LINE + 1]
-                self.is_behind = time.monotonic() > until
-        return True
+            file.seek(self.counted_bytes)
+            chunk = file.read(CHUNK)
+        lines = chunk[: chunk.rfind(b"\n") + 1].splitlines(keepends=True)
+        if not lines and len(chunk) == CHUNK:  # nobody of ours wrote a line so long
+            lines = [chunk]
+        for content in lines:
+            self.counted_bytes += len(content)
+            if (line := rollout_evidence.read_line(content)) is not None:
+                self.tally.add(line)
+        return len(chunk) == CHUNK
+
+    def look(self, elapsed: float) -> dict[str, Json]:
+        """Return the verdict on what was counted, and what its shadow shows."""
+        return {
+            "verdict": decide(self.order, self.tally, elapsed).to_json(),
+            "shadow": _shadow(self.order, self.tally, elapsed),
+            "evidence_bytes": self.counted_bytes,
+        }
 
 
 def decide(order: RolloutOrder, tally: RolloutTally, elapsed: float) -> RolloutVerdict:
@@ -91,6 +64,9 @@ def decide(order: RolloutOrder, tally: RolloutTally, elapsed: float) -> RolloutV
     shadow = shadow_verdict(order, tally, elapsed)
     if shadow is not None and shadow.outcome == "roll back" and verdict.outcome != "roll back":
         return replace(verdict, outcome="roll back", reason=f"in its shadow, {shadow.reason}")
+    drawn = verdict.conversations
+    if drawn.canary + drawn.champion == 1 and tally.answers >= FEWEST_ANSWERS:
+        verdict = replace(verdict, reason=f"{verdict.reason}; {ONE_CONVERSATION}")
     return verdict
 
 
@@ -111,39 +87,7 @@ def shadow_verdict(
     return rollout_verdict.decide(plan, tally.shadow_counts(), elapsed)
 
 
-class Lookout:
-    """Looks at canaries; knows what it has read of each file."""
-
-    def __init__(self, read_seconds: float = READ_SECONDS) -> None:
-        self._readers = dict[str, EvidenceReader]()
-        self._read_seconds = read_seconds
-
-    def look(self, text: str, evidence: Path, elapsed: float) -> "dict[str, Json]":
-        """Return a canary's verdict and what its shadow shows, or that there is more to read.
-
-        Raises:
-            OSError: The evidence can't be read.
-            RolloutOrderError: ``text`` is not an order.
-        """
-        order = rollout_order.read(text)
-        reader = self._readers.get(order.id)
-        seconds = self._read_seconds
-        if reader is None or reader.path != evidence or not reader.read_on(seconds):
-            self._readers.pop(order.id, None)
-            reader = EvidenceReader(evidence, RolloutTally(order.plan.windows))
-            reader.read_on(seconds)
-            self._readers[order.id] = reader
-        if reader.is_behind:
-            return {"is_behind": True}
-        return {
-            "verdict": decide(order, reader.tally, elapsed).to_json(),
-            "shadow": _shadow(order, reader.tally, elapsed),
-            "unreadable": reader.unreadable,
-            "evidence_bytes": reader.counted_bytes,
-        }
-
-
-def _shadow(order: RolloutOrder, tally: RolloutTally, elapsed: float) -> "Json":
+def _shadow(order: RolloutOrder, tally: RolloutTally, elapsed: float) -> Json:
     verdict = shadow_verdict(order, tally, elapsed)
     if verdict is None:
         return None
@@ -161,21 +105,3 @@ def _shadow(order: RolloutOrder, tally: RolloutTally, elapsed: float) -> "Json":
         for each in verdict.kinds
     }
     return {"asked": tally.shadowed, "kinds": kinds}
-
-
-def main() -> None:
-    """Answer requests until the gateway closes its end."""
-    os.nice(NICENESS)
-    lookout = Lookout()
-    for line in sys.stdin.buffer:
-        order, evidence, elapsed = cast("tuple[str, str, float]", orjson.loads(line))
-        try:
-            result = lookout.look(order, Path(evidence), elapsed)
-        except (OSError, ValueError) as error:
-            result = {"error": str(error)}
-        sys.stdout.buffer.write(orjson.dumps(result) + b"\n")
-        sys.stdout.buffer.flush()
-
-
-if __name__ == "__main__":
-    main()

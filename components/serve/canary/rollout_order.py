@@ -4,14 +4,12 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, NoReturn, get_args
+from typing import NoReturn, get_args
 
+from components.schema import Json
 from components.serve.canary.bad_events import BadKind
 from components.serve.canary.latency_limits import LatencyLimits
 from components.serve.canary.rollout_plan import KindRule, RolloutPlan, ShareStep
-
-if TYPE_CHECKING:  # as in rollout_look
-    from components.schema import Json
 
 MOST_CHARACTERS = 4_000
 """The longest text; old MLflow servers refuse a tag of more than 5,000 characters."""
@@ -83,7 +81,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number")
 
 
-def _order(content: "Json") -> RolloutOrder:
+def _order(content: Json) -> RolloutOrder:
     # Fields that this Flywheel doesn't know are refused: it could not do what they ask for.
     fields = _object(content)
     plan = _object(fields.pop("plan"))
@@ -105,7 +103,7 @@ def _order(content: "Json") -> RolloutOrder:
     )
 
 
-def _kind(content: "Json") -> KindRule:
+def _kind(content: Json) -> KindRule:
     fields = _object(content)
     kind, window = _text(fields.pop("kind")), fields.pop("window_seconds")
     if kind not in get_args(BadKind):
@@ -114,7 +112,7 @@ def _kind(content: "Json") -> KindRule:
     return KindRule(kind, **_numbers(fields), window_seconds=seconds)  # type: ignore[arg-type]
 
 
-def _limits(fields: "dict[str, Json]") -> LatencyLimits:
+def _limits(fields: dict[str, Json]) -> LatencyLimits:
     sizes, milliseconds = _list(fields.pop("sizes")), _list(fields.pop("milliseconds"))
     limits = LatencyLimits(
         tuple(int(_number(size)) for size in sizes),
@@ -128,29 +126,29 @@ def _limits(fields: "dict[str, Json]") -> LatencyLimits:
     return limits
 
 
-def _object(content: "Json") -> "dict[str, Json]":
+def _object(content: Json) -> dict[str, Json]:
     if not isinstance(content, dict):
         raise TypeError(f"expected an object, found {content!r}")
     return dict(content)
 
 
-def _list(content: "Json") -> "list[Json]":
+def _list(content: Json) -> list[Json]:
     if not isinstance(content, list):
         raise TypeError(f"expected a list, found {content!r}")
     return content
 
 
-def _text(content: "Json") -> str:
+def _text(content: Json) -> str:
     if not isinstance(content, str):
         raise TypeError(f"expected a text, found {content!r}")
     return content
 
 
-def _number(content: "Json") -> float:
+def _number(content: Json) -> float:
     if isinstance(content, bool) or not isinstance(content, int | float):
         raise TypeError(f"expected a number, found {content!r}")
     return float(content)  # an integer of hundreds of digits raises OverflowError
 
 
-def _numbers(content: "Json") -> dict[str, float]:
+def _numbers(content: Json) -> dict[str, float]:
     return {name: _number(value) for name, value in _object(content).items()}

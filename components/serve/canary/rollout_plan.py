@@ -11,9 +11,11 @@ Technometrics 24:295).
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from components.serve.canary.bad_events import BadKind
+from components.serve.canary import count_evidence
+from components.serve.canary.bad_events import ArmCounts, BadKind
 
 HOUR = 3600.0
 LONGEST_SECONDS = 366 * 24 * HOUR
@@ -21,6 +23,7 @@ MOST_STEPS = 20
 LARGEST_MARGIN = 100.0
 
 
+Z_80 = 0.8416  # standard deviations that a normal variable is below with a chance of 80 %
 FIRST_DAY = 24 * HOUR
 """Before it nobody knows that votes don't come later than they used to."""
 
@@ -149,3 +152,40 @@ class RolloutPlan:
                 return step.share
             elapsed -= step.seconds
         return self.steps[-1].share
+
+    def with_decisive_kinds(
+        self, conversations_an_hour: float, risks: Mapping[BadKind, float]
+    ) -> "RolloutPlan":
+        """Return the plan with the kinds that this traffic shows to be within the margin in time.
+
+        That is if the versions are alike, with a chance of some 80 %. Without any such kind the
+        canary can only be rolled back or end undecided: say so before it starts.
+        """
+        expected = {
+            rule.kind: self._expected(rule, conversations_an_hour * risks.get(rule.kind, 0.0))
+            for rule in self.kinds
+        }
+        bound = -math.log(self.alpha)
+        decisive = tuple(
+            kind
+            for kind, counts in expected.items()
+            if count_evidence.log_evidence_below(counts, self.margin) >= bound
+        )
+        return replace(self, decisive=decisive)
+
+    def _expected(self, rule: KindRule, an_hour: float) -> dict[float, ArmCounts]:
+        """Return counts of which the canary has so many with a chance of 20 %."""
+        begin, until = 0.0, self.deadline_seconds - (rule.window_seconds or 0.0)
+        events = dict[float, float]()
+        for step in self.steps:
+            is_last = step is self.steps[-1]
+            end = max(begin, until if is_last else min(until, begin + step.seconds))
+            events[step.share] = an_hour / HOUR * (end - begin)
+            begin = end
+        variances = {share: share * (1 - share) * number for share, number in events.items()}
+        deviation = Z_80 / math.sqrt(sum(variances.values()) or 1.0)
+        counts = dict[float, ArmCounts]()
+        for share, number in events.items():
+            canary = min(number, share * number + deviation * variances[share])
+            counts[share] = ArmCounts(round(canary), round(number - canary))
+        return counts

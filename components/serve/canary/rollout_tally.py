@@ -6,7 +6,7 @@ champion's alone, and if their earlier events were taken back, evidence that was
 would change.
 """
 
-import math
+import heapq
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -73,10 +73,15 @@ class RolloutTally:
         self._answers = OrderedDict[str, str]()  # conversations by the ids of counted answers
         self._early = OrderedDict[str, float]()  # when an unknown answer was disliked, by its id
         self._began = Counter[tuple[float, Arm]]()
-        self._first_bad = defaultdict[BadKind, dict[str, float]](dict)  # when, by conversation
+        self._has_bad = defaultdict[BadKind, set[str]](set)  # conversations
         self._asked = Counter[str]()  # conversations by client
         self._bad_by = Counter[tuple[BadKind, str]]()  # conversations by client and by user
+        self._bad = defaultdict[BadKind, Counter[tuple[float, Arm]]](Counter)
+        self._due = defaultdict[BadKind, list[tuple[float, float, Arm]]](list)  # heaps, by the time
+        self._late = defaultdict[BadKind, Counter[Arm]](Counter)
         self._left = 0
+        self.answers = 0
+        """Answers, and failures to answer."""
         self._pairs = defaultdict[BadKind, dict[str, Arm]](dict)
         self.shadowed = 0
         """Requests that both versions answered."""
@@ -94,19 +99,16 @@ class RolloutTally:
                 pass
 
     def counts(self, now: float) -> RolloutCounts:
-        """Return the counts so many seconds after the start."""
-        shares = {share for share, _ in self._began}
-        conversations = {
-            share: ArmCounts(self._began[share, "canary"], self._began[share, "champion"])
-            for share in sorted(shares)
-        }
-        bad, late = dict[BadKind, ShareCounts](), dict[BadKind, ArmCounts]()
-        for kind in self._first_bad:
-            if counts := self._bad(kind, now):
-                bad[kind] = counts
-            if (after := self._late(kind)) != ArmCounts():
-                late[kind] = after
-        return RolloutCounts(conversations, bad, late, self._left)
+        """Return the counts so many seconds after the start, no earlier than the last call's."""
+        for kind, due in self._due.items():
+            while due and due[0][0] <= now:
+                self._bad[kind][heapq.heappop(due)[1:]] += 1
+        return RolloutCounts(
+            _by_share(self._began),
+            {kind: _by_share(number) for kind, number in self._bad.items()},
+            {kind: ArmCounts(n["canary"], n["champion"]) for kind, n in self._late.items()},
+            self._left,
+        )
 
     def shadow_counts(self) -> RolloutCounts:
         """Return the shadow's counts: conversations in which only one of two answers was bad.
@@ -120,6 +122,7 @@ class RolloutTally:
         return RolloutCounts({}, bad)
 
     def _add_answer(self, line: AnswerLine) -> None:
+        self.answers += not line.asker  # else it is a draw
         known = self._conversations.get(line.conversation)
         if known is None:
             if len(self._conversations) >= self._room:
@@ -151,41 +154,27 @@ class RolloutTally:
         if len(self._early) > self._most_early:
             self._early.popitem(last=False)
 
-    def _add_bad(self, kind: BadKind, conversation: str, at: float) -> None:
+    def _add_bad(self, kind: BadKind, name: str, at: float) -> None:
         """Count an event, unless its client or user has too many of the kind's already.
 
         That depends on earlier events of both arms alike, so the evidence stays a martingale.
         """
-        events, asker = self._first_bad[kind], self._conversations[conversation].asker
-        if conversation in events:
+        events, conversation = self._has_bad[kind], self._conversations[name]
+        if name in events:
             return
-        for place, name in enumerate(asker):
-            part = USER_PART if place else CLIENT_PART * self._asked[name] / self._asked.total()
-            if self._bad_by[kind, name] >= max(LEAST, part * (len(events) + 1)):
+        for place, asker in enumerate(conversation.asker):
+            part = USER_PART if place else CLIENT_PART * self._asked[asker] / self._asked.total()
+            if self._bad_by[kind, asker] >= max(LEAST, part * (len(events) + 1)):
                 return
-        events[conversation] = at
-        self._bad_by.update((kind, name) for name in asker)
-
-    def _bad(self, kind: BadKind, now: float) -> ShareCounts:
+        events.add(name)
+        self._bad_by.update((kind, asker) for asker in conversation.asker)
         window = self._windows.get(kind)
-        number = Counter[tuple[float, Arm]]()
-        for name, at in self._first_bad[kind].items():
-            began = self._conversations[name]
-            if window is None or at <= began.began + window <= now:
-                number[began.share, began.arm] += 1
-        return {
-            share: ArmCounts(number[share, "canary"], number[share, "champion"])
-            for share in sorted({share for share, _ in number})
-        }
-
-    def _late(self, kind: BadKind) -> ArmCounts:
-        window = self._windows.get(kind, math.inf)
-        late = Counter(
-            began.arm
-            for name, at in self._first_bad[kind].items()
-            if at > (began := self._conversations[name]).began + window
-        )
-        return ArmCounts(late["canary"], late["champion"])
+        if window is None:
+            self._bad[kind][conversation.share, conversation.arm] += 1
+        elif at > (due := conversation.began + window):
+            self._late[kind][conversation.arm] += 1
+        else:
+            heapq.heappush(self._due[kind], (due, conversation.share, conversation.arm))
 
     def _add_pair(self, line: PairLine) -> None:
         self.shadowed += 1
@@ -193,3 +182,10 @@ class RolloutTally:
             if len(self._pairs[kind]) < self._room:
                 arm: Arm = "canary" if kind in line.canary else "champion"
                 self._pairs[kind].setdefault(line.conversation, arm)
+
+
+def _by_share(number: Counter[tuple[float, Arm]]) -> ShareCounts:
+    return {
+        share: ArmCounts(number[share, "canary"], number[share, "champion"])
+        for share in sorted({share for share, _ in number})
+    }

@@ -6,14 +6,12 @@ however often, and after any crash, comes to the same one.
 
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, cast
 
+from components.schema import Json
 from components.serve.canary import bad_events, count_evidence
 from components.serve.canary.bad_events import ArmCounts, BadKind, RolloutCounts, ShareCounts
 from components.serve.canary.rollout_plan import DRAWS_WEIGHT, KindRule, RolloutPlan
-
-if TYPE_CHECKING:  # as in rollout_look
-    from components.schema import Json
 
 Outcome: TypeAlias = Literal["running", "hold", "roll back", "undecided"]
 """``hold``: it is shown to be within the margin, and may go on to everybody. ``undecided``: the
@@ -99,17 +97,15 @@ class RolloutVerdict:
         """Whether the canary ends with it."""
         return self.outcome != "running"
 
-    def to_json(self) -> "dict[str, Json]":
+    def to_json(self) -> dict[str, Json]:
         """Return all of it for the journal and the chain of decisions."""
-        return cast("dict[str, Json]", asdict(self))
+        return cast(dict[str, Json], asdict(self))
 
 
 def decide(plan: RolloutPlan, counts: RolloutCounts, elapsed: float) -> RolloutVerdict:
     """Return the verdict so many seconds after the start; the first final one counts."""
     kinds = tuple(_evidence(plan, rule, counts, elapsed) for rule in plan.kinds)
-    uneven = _bounded(
-        count_evidence.log_evidence_uneven(*count_evidence.as_arrays(counts.conversations))
-    )
+    uneven = _bounded(count_evidence.log_evidence_uneven(counts.conversations))
     uneven_bound = 1 / (plan.alpha * DRAWS_WEIGHT)
     drawn = {share: each for share, each in counts.conversations.items() if 0 < share < 1}
     outcome, reason = _outcome(plan, kinds, elapsed)
@@ -189,7 +185,6 @@ def _evidence(
     plan: RolloutPlan, rule: KindRule, all_counts: RolloutCounts, elapsed: float
 ) -> KindEvidence:
     counts, late = all_counts.bad.get(rule.kind, {}), all_counts.late.get(rule.kind, ArmCounts())
-    arrays = count_evidence.as_arrays(counts)
     level = plan.alpha * rule.weight
     both = bad_events.total(counts)
     low, high = count_evidence.ratio_interval(counts, level, plan.alpha)
@@ -199,9 +194,9 @@ def _evidence(
         champion=both.champion,
         expected_canary=_expected_canary(counts, 1.0),
         seems_worse=both.canary > 1 + _expected_canary(counts, plan.margin),
-        worse=_bounded(count_evidence.log_evidence_above(*arrays, rule.harmless)),
+        worse=_bounded(count_evidence.log_evidence_above(counts, rule.harmless)),
         worse_bound=1 / level,
-        within=_bounded(count_evidence.log_evidence_below(*arrays, plan.margin)),
+        within=_bounded(count_evidence.log_evidence_below(counts, plan.margin)),
         within_bound=1 / plan.alpha,
         is_decisive=rule.kind in plan.decisive,
         ratio_low=low,
@@ -224,7 +219,7 @@ def _expected_canary(counts: ShareCounts, ratio: float) -> float:
     )
 
 
-def _bounded(log_evidence: count_evidence.Floats) -> float:
+def _bounded(log_evidence: float) -> float:
     if log_evidence >= math.log(MOST_EVIDENCE):
         return MOST_EVIDENCE
-    return math.exp(float(log_evidence))
+    return math.exp(log_evidence)

@@ -3,11 +3,13 @@
 import random
 from pathlib import Path
 
-from components.schema import Json
+import pytest
+
 from components.serve.canary import rollout_evidence, rollout_look
+from components.serve.canary.bad_events import BadKind
 from components.serve.canary.conversation_arms import Arm
 from components.serve.canary.rollout_evidence import AnswerLine
-from components.serve.canary.rollout_look import Lookout
+from components.serve.canary.rollout_look import EvidenceReader
 from components.serve.canary.rollout_order import RolloutOrder
 from components.serve.canary.rollout_plan import HOUR, RolloutPlan, ShareStep
 from components.serve.canary.rollout_tally import RolloutTally
@@ -25,46 +27,47 @@ def answers() -> bytes:
         line = AnswerLine(number, str(number), 0.5, arm, kinds, str(number))  # type: ignore[arg-type]
         lines.append(rollout_evidence.to_bytes(line))
     lines.insert(100, b"x" * 5_000 + b"\n")
+    lines.insert(200, b"x" * 200_000 + b"\n")
     return b"".join(lines)
 
 
+def read_all(path: Path) -> EvidenceReader:
+    reader = EvidenceReader(path, ORDER)
+    while reader.read_on():
+        pass
+    return reader
+
+
 def test_a_file_that_grows_in_pieces_gives_what_a_new_process_reads_at_once(tmp_path: Path):
-    path, content, lookout = tmp_path / "evidence.jsonl", answers(), Lookout()
-    draws = random.Random(5)
-    end = 0
-    shown: dict[str, Json] = {}
+    path, content = tmp_path / "evidence.jsonl", answers()
+    draws, end = random.Random(5), 0
     path.touch()
+    reader = EvidenceReader(path, ORDER)
     while end < len(content):
         begin, end = end, min(len(content), end + draws.randrange(1, 3_000))
         with path.open("ab") as file:
             file.write(content[begin:end])
-        shown = lookout.look(ORDER.to_text(), path, 500.0)
-        counted = shown["evidence_bytes"]
-        assert counted == content[:end].rfind(b"\n") + 1
-        assert isinstance(counted, int)
+        while reader.read_on():
+            pass
         tally = RolloutTally()
-        for line in rollout_evidence.read_lines(path, counted):
+        for line in rollout_evidence.read_lines(path, reader.counted_bytes):
             tally.add(line)
-        assert rollout_look.decide(ORDER, tally, 500.0).to_json() == shown["verdict"]
-    assert shown == Lookout().look(ORDER.to_text(), path, 500.0)
-    assert shown["unreadable"] == 1
+        expected = rollout_look.decide(ORDER, tally, 500.0).to_json()
+        assert reader.look(500.0)["verdict"] == expected
+    assert reader.counted_bytes == len(content)
+    assert reader.look(500.0) == read_all(path).look(500.0)
+    drawn = reader.tally.counts(500.0).conversations[0.5]
+    assert drawn.canary + drawn.champion == 400
 
 
-def test_a_file_that_was_replaced_is_read_again(tmp_path: Path):
-    path, content, lookout = tmp_path / "evidence.jsonl", answers(), Lookout()
-    path.write_bytes(content)
-    lookout.look(ORDER.to_text(), path, 500.0)
-    path.write_bytes(content[:1_000])
-    shown = lookout.look(ORDER.to_text(), path, 500.0)
-    assert shown == Lookout().look(ORDER.to_text(), path, 500.0)
-
-
-def test_a_long_file_is_read_on_look_by_look_without_a_verdict_on_a_part(tmp_path: Path):
-    path, lookout = tmp_path / "evidence.jsonl", Lookout(read_seconds=0)
-    path.write_bytes(answers() * 100)
-    shown = [lookout.look(ORDER.to_text(), path, 500.0)]
-    while "verdict" not in shown[-1]:
-        shown.append(lookout.look(ORDER.to_text(), path, 500.0))
-    assert len(shown) > 2
-    assert shown[:-1] == [{"is_behind": True}] * (len(shown) - 1)
-    assert shown[-1] == Lookout().look(ORDER.to_text(), path, 500.0)
+@pytest.mark.parametrize(("names", "is_named"), [(["all"], True), (["all", "other"], False)])
+def test_a_canary_whose_draw_is_one_conversation_says_so(
+    tmp_path: Path, names: list[str], *, is_named: bool
+):
+    path = tmp_path / "evidence.jsonl"
+    none = frozenset[BadKind]()
+    lines = [AnswerLine(0.0, name, 0.5, "canary", none, None, ("app",)) for name in names]
+    lines += [AnswerLine(1.0, names[0], 0.5, "canary", none, str(n)) for n in range(30)]
+    path.write_bytes(b"".join(map(rollout_evidence.to_bytes, lines)))
+    verdict = rollout_look.decide(ORDER, read_all(path).tally, 5.0)
+    assert verdict.reason.endswith(rollout_look.ONE_CONVERSATION) == is_named
