@@ -23,6 +23,9 @@ os.environ["MLFLOW_ENABLE_ASYNC_TRACE_LOGGING"] = "false"  # its queue speaks at
 # Nothing is compiled on a CPU; importing bitsandbytes would load the compiler, in 1.5 s a process.
 os.environ["TORCHDYNAMO_DISABLE"] = "1"
 
+# Each machine trains the tests' models in the same type, whichever is the faster there.
+os.environ["FLYWHEEL_CPU_TYPE"] = "bf16"
+
 # The default suite judges a change by the same cases each time; `make test-slow` draws new ones.
 # How long drawing takes depends on what else the machine does.
 settings.register_profile(

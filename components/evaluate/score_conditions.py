@@ -17,7 +17,7 @@ from components.evaluate.judge.settings import JUDGE_METRIC, JUDGE_TASK
 from components.evaluate.metrics import AnswerSpace, Kind
 from components.evaluate.settings import EngineName, EvaluationSettings
 from components.models import device
-from components.models.base import Precision, compute_type, content_hash
+from components.models.base import Precision, compute_type, content_hash, type_on_cpu
 from components.models.device import Graphics, Half
 from components.schema import Json
 from components.scorecard import (
@@ -238,11 +238,10 @@ def compute_name(gpus: Sequence[Graphics], precision: Precision) -> dict[str, Js
     the base's weights, which may differ from the compute type.
     """
     if not gpus:
-        kind = compute_type(precision, on_cpu=True, half="bf16")
-        return {"machine": f"cpu {platform.machine()}", "computed_in": kind}
+        return {"machine": f"cpu {platform.machine()}", "computed_in": type_on_cpu(precision)}
     known = [gpu.capability for gpu in gpus if gpu.capability is not None]
     halves: set[Half] = {device.half_type(min(known))} if known else {"bf16", "fp16"}
-    types = {compute_type(precision, on_cpu=False, half=half) for half in sorted(halves)}
+    types = {compute_type(precision, half) for half in sorted(halves)}
     names = sorted({gpu.name for gpu in gpus})
     return {"machine": ", ".join(names), "computed_in": " or ".join(sorted(types))}
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from safetensors import safe_open
 
-from components.models import device
-from components.models.device import Attention, Half
+from components.models import cpu_products, device
+from components.models.cpu_products import CpuType
+from components.models.device import Attention, Products
 from components.store import manifest
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def load(
     """Load base and tokenizer, on the process's CUDA device if there is one.
 
     Training computes in the type that ``device`` chooses; evaluation and serving in the same 16
-    bits on CUDA and in fp32 on a CPU, where bf16 answers depend on the rest of their batch. On a
+    bits on CUDA and in fp32 on a CPU, where bf16 answers depend on the rest of their batch; a base
+    in bf16 in the type of ``cpu_products`` there. On a
     CPU a 4-bit base is dequantized for evaluation, which takes eight times the memory: with
     AVX512-BF16, bitsandbytes repacks evaluated weights for a kernel that rounds to bf16, has no
     gradients, and adds noise to DoRA, which reads the weights.
@@ -118,18 +120,23 @@ def compute_dtype(precision: Precision, *, for_training: bool) -> "torch.dtype":
     """Return the dtype in which a base of this precision computes here; see ``load``."""
     import torch
 
-    on_cpu = not torch.cuda.is_available() and not for_training
-    kind = compute_type(precision, on_cpu=on_cpu, half=device.best_computing().half)
+    if for_training or torch.cuda.is_available():
+        kind = compute_type(precision, device.best_computing().products)
+    else:
+        kind = type_on_cpu(precision)
     return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[kind]
 
 
-def compute_type(
-    precision: Precision, *, on_cpu: bool, half: Half
-) -> Literal["fp32", "fp16", "bf16"]:
-    """Return the type in which a base computes if the device's 16-bit type is ``half``."""
-    if precision == "fp32" or (on_cpu and precision != "bf16"):
+def compute_type(precision: Precision, products: Products) -> Products:
+    """Return the type in which a base computes where the device multiplies in ``products``."""
+    if "fp32" in (precision, products):
         return "fp32"
-    return "bf16" if precision == "bf16" else half
+    return "bf16" if precision == "bf16" else products
+
+
+def type_on_cpu(precision: Precision) -> CpuType:
+    """Return the type in which a base is evaluated and served on a CPU."""
+    return cpu_products.cpu_type() if precision == "bf16" else "fp32"
 
 
 def write_dequantized(path: Path, precision: Precision, folder: Path) -> None:

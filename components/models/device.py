@@ -6,7 +6,7 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -16,10 +16,15 @@ from typing import Literal, TypeAlias
 import psutil
 
 from components.costs import Work
-from components.models import machine
+from components.models import cpu_products, machine
+from components.models.cpu_products import CpuType
 from components.schema import Json
 
 Half: TypeAlias = Literal["bf16", "fp16"]
+"""A GPU's 16-bit type of products."""
+
+Products: TypeAlias = Literal["bf16", "fp16", "fp32"]
+"""The type of products; sums are fp32."""
 
 Attention: TypeAlias = Literal["eager", "sdpa"]
 """An implementation of attention by transformers' name."""
@@ -45,30 +50,33 @@ class Gpu:
 class Computing:
     """How a model is computed.
 
-    ``half``: the 16-bit type of products; sums, the adapter and the optimizer are fp32. With fp16,
+    ``products``: the type of products; sums, the adapter and the optimizer are fp32. With fp16,
     whose smallest number is 6e-8, the loss is scaled so that small gradients don't become zero.
     ``attention``: of a base that has it, ``eager`` of others. ``fuses``: norms, rotary embedding
     and gated MLP are Liger's kernels. ``widens``: what a 4-bit base has in 16 bits (embeddings,
     norms, output layer) is cast to fp32, and so are the activations between its layers.
     """
 
-    half: Half
+    products: Products
     attention: Attention
     fuses: bool
     widens: bool
 
 
-def choose_computing(gpus: Sequence[Gpu], *, has_liger: bool) -> Computing:
+def choose_computing(
+    gpus: Sequence[Gpu], *, has_liger: bool, on_cpu: Callable[[], CpuType]
+) -> Computing:
     """Choose how to train on ``gpus``; the oldest decides, since all compute the same way.
 
-    On a CPU: bf16, and eager attention, whose backward pass is faster there than the fused one's.
+    Without one: in the type that ``on_cpu`` returns, with eager attention, whose backward pass is
+    faster there than the fused one's.
     On CUDA: torch's fused attention, never flash attention, which takes no custom mask while ours
     masks pairs of tokens; and Liger's kernels except for its loss: ours is weighted and computed
     on the answers' positions only. With bf16 nothing is cast to fp32, as in TRL: an 8B Llama's
     embeddings and output layer would take 2.1 GB more. Activations in fp16 would overflow.
     """
     if not gpus:
-        return Computing("bf16", "eager", fuses=False, widens=True)
+        return Computing(on_cpu(), "eager", fuses=False, widens=True)
     oldest = min(gpu.capability for gpu in gpus)
     half = half_type(oldest)
     return Computing(half, "sdpa", fuses=has_liger and oldest >= VOLTA, widens=half == "fp16")
@@ -81,7 +89,19 @@ def half_type(capability: tuple[int, int]) -> Half:
 
 def best_computing() -> Computing:
     """Choose how to train on this machine's GPUs with the installed packages."""
-    return choose_computing(cuda_devices(), has_liger=importlib.util.find_spec(LIGER) is not None)
+    has_liger = importlib.util.find_spec(LIGER) is not None
+    return choose_computing(cuda_devices(), has_liger=has_liger, on_cpu=cpu_products.cpu_type)
+
+
+def trained_in() -> str:
+    """Return the type of a training's products here, as ``best_computing``, mostly without torch.
+
+    Of a CPU also what was measured.
+    """
+    known = [gpu.capability for gpu in computing_graphics()]
+    if not known:
+        return cpu_products.describe()
+    return " or ".join(sorted({half_type(one) for one in known if one}) or ["bf16", "fp16"])
 
 
 def cuda_devices() -> tuple[Gpu, ...]:
@@ -111,19 +131,14 @@ def describe_environment() -> dict[str, Json]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "device": device_name(),
+        "products": trained_in(),
         "libraries": {name: _library_version(name) for name in LIBRARIES},
     }
 
 
 def device_name(proc: Path = Path("/proc")) -> str:
     """Return the driver's names of the GPUs, or the processor's name."""
-    gpus = driver_gpus(proc)
-    if gpus:
-        return ", ".join(gpus)
-    cpuinfo = proc / "cpuinfo"
-    text = cpuinfo.read_text() if cpuinfo.is_file() else ""
-    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return model.group(1) if model else platform.machine()
+    return ", ".join(driver_gpus(proc)) or machine.processor(proc)
 
 
 def driver_gpus(proc: Path = Path("/proc")) -> list[str]:

@@ -2,6 +2,8 @@
 
 import math
 import os
+import platform
+import re
 import resource
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -18,6 +20,14 @@ def cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     except (FileNotFoundError, ValueError):  # cgroup v1, or no cgroup
         return allowed
     return allowed if quota == "max" else min(allowed, math.ceil(int(quota) / int(period)))
+
+
+def processor(proc: Path = Path("/proc")) -> str:
+    """Return the processor's name, or its architecture where it has no name."""
+    cpuinfo = proc / "cpuinfo"
+    text = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return model.group(1) if model else platform.machine()
 
 
 def available_memory(

@@ -308,8 +308,8 @@ def _training_arguments(recipe: Recipe, saved: Path) -> SFTConfig:
         save_total_limit=recipe.average_checkpoints + 1,  # SIGTERM may add one
         logging_steps=1,
         logging_nan_inf_filter=False,
-        bf16=computing.half == "bf16",
-        fp16=computing.half == "fp16",
+        bf16=computing.products == "bf16",
+        fp16=computing.products == "fp16",
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
         gradient_checkpointing=recipe.gradient_checkpointing,

@@ -192,8 +192,10 @@ def eva_config(checkpoint: Path) -> LoraConfig:
 
 
 def _forward_layers(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> None:
-    half = torch.bfloat16 if device.best_computing().half == "bf16" else torch.float16
-    with torch.autocast(batch["input_ids"].device.type, dtype=half):
+    products = device.best_computing().products
+    half = torch.float16 if products == "fp16" else torch.bfloat16
+    kind = batch["input_ids"].device.type
+    with torch.autocast(kind, dtype=half, enabled=products != "fp32"):
         model(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],

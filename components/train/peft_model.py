@@ -182,7 +182,8 @@ def attach_trainable(
     # A plan's model is on meta, and a base that will be sharded is still in the host's memory.
     place = "cuda" if torch.cuda.is_available() else model.device.type
     if engine := cpu_engine.for_device(place):
-        engine.prepare(adapted, caches_head=recipe.fsdp is None)
+        is_mixed = computing.products != "fp32"
+        engine.prepare(adapted, caches_head=is_mixed and recipe.fsdp is None)
     return adapted
 
 

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 from rich.table import Table
 
+from components.models.cpu_products import VARIABLE
 from components.schema import Progress
 from components.train.plan import bases, estimate
 from components.train.plan.bases import Worker
@@ -120,6 +121,8 @@ def print_plan(plan: TrainingPlan, calibration: Calibration | None, worker: Work
         f"{plan.work.tokens:,} tokens, {plan.work.computed:,} of them computed "
         "(what rows begin with in common is computed once)"
     )
+    if plan.device == "cpu":
+        print_line(f"computes  in {plan.products}")
     _print_time(plan, calibration, worker)
     _print_fit(plan)
 
@@ -154,7 +157,7 @@ def _print_memory(plan: TrainingPlan) -> None:
     parts: dict[str, int] = asdict(option.memory)
     for name, meaning in PARTS.items():
         if name == "weights" and plan.device == "cpu":
-            meaning += ", written out in bf16"
+            meaning += f", written out in {plan.products.partition(' ')[0]}"
         if parts[name]:
             table.add_row(name.replace("_", " "), meaning, f"{parts[name] / 1e9:.3f}")
     table.add_row("peak", "gradients come as activations go", f"{option.memory.peak / 1e9:.3f}")
@@ -183,6 +186,8 @@ def _print_fit(plan: TrainingPlan) -> None:
     print_line(f"fits      {'yes' if plan.fits else 'NO'}: {room}")
     if plan.largest is None:
         print_line("          not even one row at a time; lower max_length, r or target_modules")
+        if plan.products.startswith("fp32"):
+            print_line(f"          {VARIABLE}=bf16 takes less for the weights, and longer")
     elif plan.largest != plan.asked:
         knobs = [f"{name}: {str(value).lower()}" for name, value in plan.largest.knobs.items()]
         print_line(

@@ -39,7 +39,8 @@ class Compute:
     ``cards`` are the machine's GPUs by their driver, ``driver`` its version (``None``: unknown),
     ``gpus`` those that torch can use, ``kernels`` the architectures that torch's build has code for
     (``sm_90``), ``libraries`` the versions of CUDA that bitsandbytes has a library for, and
-    ``four_bit_trouble`` why it can't hold weights in 4 bits.
+    ``four_bit_trouble`` why it can't hold weights in 4 bits. ``products`` is the type of a
+    training's products.
     """
 
     torch: str
@@ -51,13 +52,14 @@ class Compute:
     bitsandbytes: str
     libraries: frozenset[CudaVersion]
     four_bit_trouble: str | None
+    products: str
 
 
 def check_gpus(compute: Compute) -> CheckResult:
     """Check that torch can use the GPUs; otherwise name the build of torch that can."""
     named = f"torch {compute.torch}"
     if not compute.cards and not compute.gpus:
-        return fine("gpu", f"none here; {named} trains on the processor")
+        return fine("gpu", f"none here; {named} trains on the processor in {compute.products}")
     cards = ", ".join(card.name for card in compute.cards)
     if compute.cuda is None:
         return wrong("gpu", f"{cards}, but {named} was built without CUDA", _torch_command(compute))

@@ -165,6 +165,7 @@ def probe_compute() -> Compute:
         bitsandbytes=installed_versions([Requirement("bitsandbytes")]).get("bitsandbytes", "none"),
         libraries=frozenset(cuda_libraries()),
         four_bit_trouble=_four_bit_trouble("cuda" if gpus else "cpu"),
+        products=device.trained_in(),
     )
 
 

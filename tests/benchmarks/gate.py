@@ -5,14 +5,13 @@ leads: many small gains beside rare large losses, conversations that are longer 
 lost. So with guards at their margin, with slices, with 50 looks at one holdout, and with another
 look at what was best once a holdout has doubled. Stated power must be the share that passes. Beside
 each figure stands what the test by sign flips finds, which takes for granted that leads are
-symmetric when the models are equally good; beside those about clients and traffic, what passes
-where neither is known.
+symmetric when the models are equally good.
 """
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from itertools import product
@@ -22,13 +21,12 @@ import typer
 from numpy.typing import NDArray
 from scipy import stats
 
-from components.gate import judge, paired_scores, power, significance
-from components.gate.paired_scores import Floats, PairedScores
+from components.gate import paired_scores, power, significance
+from components.gate.paired_scores import Floats
 from components.gate.policy import Policy
-from components.scorecard import HOLDOUT, Scorecard
+from components.scorecard import HOLDOUT
 from components.store.ledger import Holdout, HoldoutLog, HoldoutRows, HoldoutUse, SealedPolicy
 from flows import preregistration
-from tests.support import cards
 from tests.support import holdout_draws as draws
 from tests.support.holdout_draws import Draw, Drawn
 
@@ -36,8 +34,6 @@ ALPHA, LOOKS = 0.05, 50
 FIRST = significance.allowance(ALPHA, 1)
 SLICES = 10
 REPEATS = 6
-TRAFFIC_MARGIN = 0.05
-POLICY = Policy(abstention_margin=None, floor=0, traffic_margin=TRAFFIC_MARGIN)
 DAYS, DOUBLINGS = 365, 6
 OFTEN = 0.3
 """So many looks of a year are at the favourite so far."""
@@ -326,72 +322,6 @@ def _staked(drawn: Drawn, start: int, end: int, level: float, held: Floats | flo
     )
 
 
-def behind_by_traffic(skew: float, count: int) -> Finding:
-    """Ask how often a challenger passes that loses just the margin by traffic."""
-    rng = np.random.default_rng(SEED)
-    found = [
-        draws.behind_by_traffic(skew, rng).evidence(-TRAFFIC_MARGIN, FIRST) <= FIRST
-        for _ in range(count)
-    ]
-    promise = f"guard passes a loss of its 5 points by traffic, {100 * skew:g} more each time asked"
-    return at_most(promise, FIRST, np.array(found))
-
-
-def frequent(lost: int, low: float, high: float, count: int) -> Finding:
-    """Judge challengers that lose the most frequent of 500 questions and lead on the others."""
-    rng = np.random.default_rng(SEED)
-    judged = [_passes(*cards.of_leads(*draws.zipf(lost, rng))) for _ in range(count)]
-    promise = f"passes: loses the {lost} most frequent of 500 questions, leads by 20 on the others"
-    return _of_rule(promise, judged, low, high)
-
-
-def bought(own: int, behind: float, count: int) -> Finding:
-    """Judge challengers that win all requests of one client, and are behind on 200 of others."""
-    rng = np.random.default_rng(SEED)
-    judged = [
-        _passes(*_of_clients([1.0] * own, draws.answered(200, -behind, rng))) for _ in range(count)
-    ]
-    promise = f"passes: wins all {own} of a client, {100 * behind:g} points behind on 200 others"
-    return _of_rule(promise, judged, 0.0, 0.5 if behind < 0.1 else 0.15)
-
-
-def shared(count: int) -> Finding:
-    """Judge challengers that lead by ten points on two clients' requests alike."""
-    rng = np.random.default_rng(SEED)
-    judged = [
-        _passes(
-            *_of_clients(draws.answered(20, 0.1, rng).differences, draws.answered(180, 0.1, rng))
-        )
-        for _ in range(count)
-    ]
-    return _of_rule(
-        "passes: leads by 10 points on 20 requests of a client and 180 of others", judged, 0.5, 1.0
-    )
-
-
-def _of_clients(own: Iterable[float], others: PairedScores) -> tuple[Scorecard, Scorecard]:
-    leads = [*own, *others.differences]
-    names = ["one"] * (len(leads) - others.n) + ["other"] * others.n
-    ours, theirs = (cards.sliced(each, "client", names) for each in cards.of_leads(leads))
-    return ours, theirs
-
-
-def _passes(ours: Scorecard, theirs: Scorecard) -> tuple[bool, bool]:
-    """Tell whether a challenger passes, with traffic and clients known and without."""
-    unknown = cards.sliced(replace(ours, asked={}), "client", ["app"] * len(ours.samples)), theirs
-    verdicts = (
-        judge.judge({HOLDOUT: one}, {HOLDOUT: other}, POLICY).outcome
-        for one, other in ((ours, theirs), unknown)
-    )
-    with_rule, without = (outcome == "pass" for outcome in verdicts)
-    return with_rule, without
-
-
-def _of_rule(promise: str, judged: list[tuple[bool, bool]], low: float, high: float) -> Finding:
-    found, without = np.array(judged).mean(axis=0).tolist()
-    return Finding(promise, found, low, high, without)
-
-
 def spendings() -> Floats:
     """Return the level of every look."""
     return np.array([significance.allowance(ALPHA, look) for look in range(1, LOOKS + 1)])
@@ -455,16 +385,6 @@ def promises(count: int) -> list[Callable[[], Finding]]:
             for measure, redrawn in product((yearly, whole_years), (0.0, 0.3))
         ),
         *each(carrying, kinds[4:]),
-        *(lambda skew=skew: behind_by_traffic(skew, count) for skew in (0.0, 0.04)),
-        *(
-            lambda asked=asked: frequent(*asked, count // 4)
-            for asked in ((10, 0.0, 0.2), (0, 0.9, 1.0))
-        ),
-        *(
-            lambda asked=asked: bought(*asked, count // 4)
-            for asked in product((15, 36, 80), (0.05, 0.1))
-        ),
-        lambda: shared(count // 4),
         *each(covering, kinds),
         *each(tango, plain),
         *each(powerful, better),

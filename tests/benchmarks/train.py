@@ -1,12 +1,14 @@
 """Train on real requests, beside TRL's SFTTrainer with the same settings, in one run.
 
     .venv/bin/python -m tests.benchmarks.train
+    ONEDNN_MAX_CPU_ISA=AVX2 .venv/bin/python -m tests.benchmarks.train   # as most laptops compute
 
 The base and the requests are the demo's (fetched if need be): NF4, r = 16 on all linear layers,
-batches of 8, bf16, no gradient checkpointing, the same rows and number of steps. The two take
+batches of 8, no gradient checkpointing, the same rows and number of steps. We compute in the type
+that is chosen here; TRL in the faster one of bf16 and fp32, by two steps in each. The two take
 turns, each training in a process of its own. Printed are the medians of the rounds, in tokens of
 the rows a second, the loss of each adapter on rows that neither saw (measured in one way for both),
-the most memory taken, and which share of the machine's bf16 matrix multiplications we reach.
+the most memory taken, and which share of the machine's matrix multiplications of our type we reach.
 """
 
 import json
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +33,8 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from components.chat import prompt
-from components.models import base
+from components.models import base, device
+from components.models.cpu_products import CpuType
 from components.schema import Progress
 from components.train import fit, training_examples
 from components.train.recipe import Recipe
@@ -78,8 +82,9 @@ def ours(folder: Path, model: Path) -> float:
     return tokens(folder, model) / figures["tokens_per_second"]
 
 
-def trls(folder: Path, model: Path) -> float:
+def trls(folder: Path, model: Path, *, products: CpuType) -> float:
     """Train as TRL's documentation shows it; give the seconds of its steps."""
+    dtype = torch.bfloat16 if products == "bf16" else torch.float32
     table = pq.read_table(folder / "train.parquet").to_pylist()
     asked = [
         {
@@ -92,11 +97,11 @@ def trls(folder: Path, model: Path) -> float:
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_compute_dtype=dtype,
     )
     trainer = SFTTrainer(
         model=AutoModelForCausalLM.from_pretrained(
-            model, quantization_config=quantization, dtype=torch.bfloat16
+            model, quantization_config=quantization, dtype=dtype
         ),
         args=SFTConfig(
             output_dir=str(folder / "trl"),
@@ -105,7 +110,7 @@ def trls(folder: Path, model: Path) -> float:
             learning_rate=RECIPE.learning_rate,
             lr_scheduler_type="linear",
             warmup_steps=RECIPE.warmup_ratio,
-            bf16=True,
+            bf16=products == "bf16",
             gradient_checkpointing=False,
             use_cpu=not torch.cuda.is_available(),
             report_to="none",
@@ -125,7 +130,11 @@ def trls(folder: Path, model: Path) -> float:
     return seconds
 
 
-CONTENDERS = {"ours": ours, "trl": trls}
+CONTENDERS = {
+    "ours": ours,
+    "TRL in bf16": partial(trls, products="bf16"),
+    "TRL in fp32": partial(trls, products="fp32"),
+}
 
 
 def tokens(folder: Path, model: Path) -> int:
@@ -152,8 +161,9 @@ def validation_loss(folder: Path, model: Path) -> float:
 
 
 def matmul_rate() -> float:
-    """Measure how many bf16 operations a second this machine does in matrices like the model's."""
-    rows, columns = torch.randn(1024, 576).bfloat16(), torch.randn(576, 1536).bfloat16()
+    """Measure how many operations a second this machine does in matrices like the model's."""
+    dtype = torch.float32 if device.best_computing().products == "fp32" else torch.bfloat16
+    rows, columns = (torch.randn(shape).to(dtype) for shape in ((1024, 576), (576, 1536)))
     seconds: list[float] = []
     for _ in range(30):
         started = time.perf_counter()
@@ -171,9 +181,22 @@ def child(name: str, folder: Path, model: Path) -> dict[str, float]:
     return json.loads(said.stdout.splitlines()[-1])
 
 
+def faster_trl() -> str:
+    """Train two steps with TRL in each type; give the name of the faster."""
+    seconds: dict[str, float] = {}
+    for name in [name for name in CONTENDERS if name != "ours"]:
+        with tempfile.TemporaryDirectory() as place:
+            model = write(Path(place), steps=2, validation=1)
+            seconds[name] = child(name, Path(place), model)["seconds"]
+        typer.echo(f"{name}: {seconds[name]:.1f} s for two steps")
+    return min(seconds, key=lambda name: seconds[name])
+
+
 def race(steps: int, rounds: int, validation: int) -> None:
     """Let both train in turns; print each round and the medians."""
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
+    typer.echo(f"ours in {device.trained_in()}")
+    peer = faster_trl()
+    found: dict[str, list[dict[str, float]]] = {"ours": [], peer: []}
     for _ in range(rounds):
         for name, kept in found.items():
             with tempfile.TemporaryDirectory() as place:
@@ -183,16 +206,16 @@ def race(steps: int, rounds: int, validation: int) -> None:
                 figures["rate"] = count / figures["seconds"]
                 figures["loss"] = validation_loss(Path(place), model)
                 kept.append(figures)
-                typer.echo(f"{name:5} {count} tokens, {_written(figures)}")
+                typer.echo(f"{name:11} {count} tokens, {_written(figures)}")
     medians = {name: _medians(kept) for name, kept in found.items()}
     for name, figures in medians.items():
-        typer.echo(f"{name:5} median: {_written(figures)}")
-    us, them = medians["ours"], medians["trl"]
+        typer.echo(f"{name:11} median: {_written(figures)}")
+    us, them = medians["ours"], medians[peer]
     share = us["rate"] * FLOPS_A_TOKEN / matmul_rate()
     typer.echo(
-        f"{us['rate'] / them['rate']:.2f} times the tokens a second of TRL, loss "
+        f"{us['rate'] / them['rate']:.2f} times the tokens a second of {peer}, loss "
         f"{us['loss'] / them['loss']:.3f} of its, memory {us['gb'] / them['gb']:.2f} of its; "
-        f"{share:.0%} of the machine's bf16 matrix multiplications"
+        f"{share:.0%} of the machine's matrix multiplications"
     )
 
 

@@ -66,13 +66,6 @@ def pair(wins: int, losses: int, both: int, neither: int) -> tuple[Scorecard, Sc
     return card(ours), card(theirs)
 
 
-def of_leads(leads: Sequence[float], asked: Sequence[int] = ()) -> tuple[Scorecard, Scorecard]:
-    """Make challenger and opponent by the lead on each request, 1, 0 or -1, and its traffic."""
-    ours, theirs = (card([float(sign * lead > 0) for lead in leads], []) for sign in (1, -1))
-    names = (sample.example_id for sample in ours.samples)
-    return replace(ours, asked=dict(zip(names, asked, strict=False))), theirs
-
-
 def under(scorecard: Scorecard, **conditions: Json) -> Scorecard:
     """Say that a scorecard was made under other conditions."""
     return replace(scorecard, conditions={**scorecard.conditions, **conditions})

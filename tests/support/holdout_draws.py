@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from components.gate.paired_scores import Floats, PairedScores, weight_cap
-from components.gate.traffic_lead import TrafficScores
 
 DIFFERING = 0.3
 """On this share of the requests only one of the two models is right."""
@@ -178,36 +177,6 @@ def catastrophes(clusters: int, count: int, lead: float, rng: np.random.Generato
     sizes = rng.integers(1, 7, (clusters, count)).astype(np.float64)
     lost = rng.random((clusters, count)) < RARE
     return Drawn(sizes * (np.where(lost, -0.49, 0.01) + lead), sizes, np.full(count, 6.0))
-
-
-def behind_by_traffic(skew: float, rng: np.random.Generator) -> TrafficScores:
-    """Draw 150 questions of which 10 recur and lose nothing, but 5 points of all traffic are lost.
-
-    Each time that one of the others was asked more, it loses ``skew`` more.
-    """
-    times, shares = np.array([1, 2, 3]), np.array([0.6, 0.3, 0.1])
-    rare = rng.choice(times, 140, p=shares)
-    weights = times * shares
-    tilt = skew * (times - (weights * times).sum() / weights.sum())
-    mean = -0.05 * (10 * 20 + 140 * weights.sum()) / (140 * weights.sum())
-    lead = mean - tilt[rare - 1]
-    place = rng.random(140)
-    leads = (place < (DIFFERING + lead) / 2) * 1.0 - (place > 1 - (DIFFERING - lead) / 2)
-    every = np.append(leads, np.zeros(10))
-    asked = np.array([*rare, *[20] * 10], dtype=np.float64)
-    return TrafficScores(independent(np.maximum(every, 0), np.maximum(-every, 0)), asked)
-
-
-def zipf(lost: int, rng: np.random.Generator, share: float = 0.4) -> tuple[list[float], list[int]]:
-    """Draw a holdout of 500 questions, asked 4,000 times by Zipf's law, and a challenger's leads.
-
-    It loses the most frequent ones and leads by 20 points on the others.
-    """
-    ranks = 1 + np.flatnonzero(rng.random(500) < share)
-    asked = np.maximum(1, np.round(4_000 / ranks / (1 / np.arange(1, 501)).sum())).astype(int)
-    place = rng.random(len(ranks))
-    leads = np.where(ranks <= lost, -1.0, (place < 0.25) * 1.0 - (place > 0.95))
-    return leads.tolist(), asked.tolist()
 
 
 def challengers(n: int, count: int, rng: np.random.Generator) -> NDArray[np.int8]:

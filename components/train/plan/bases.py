@@ -152,7 +152,7 @@ def _estimated(folder: Path, total: int, unquantized: int, activations: int) -> 
     packed = estimate.packed_weights(quantized)
     packed += estimate.quantization_constants(quantized, double=True)
     rest = lasting + activations + LIBRARIES
-    return TrainableBase(folder, total, on_cpu=2 * quantized + rest, on_gpu=packed + rest)
+    return TrainableBase(folder, total, on_cpu=4 * quantized + rest, on_gpu=packed + rest)
 
 
 def _sizes(file: Path) -> dict[str, int]:

@@ -49,6 +49,9 @@ class ParameterCounts:
     largest: int
     unquantized_bytes: int
     trained_bytes: int
+    written_bytes: int
+    """Of the quantized ones, written out in the type of the products."""
+
     teacher_bytes: int = 0
 
     @property
@@ -62,24 +65,29 @@ class ParameterCounts:
         return self.trainable - sum(shape.numbers for shape in self.low_rank)
 
 
-def count_parameters(adapted: "Module", quantized: dict[str, int]) -> ParameterCounts:
+def count_parameters(
+    adapted: "Module", quantized: dict[str, int], itemsize: int
+) -> ParameterCounts:
     """Count the parameters of a base with its adapter, on any device.
 
     Args:
-        adapted: The base with its adapter, its 4-bit weights dequantized to bf16.
+        adapted: The base with its adapter, its 4-bit weights dequantized.
         quantized: The number of parameters of each 4-bit weight.
+        itemsize: The bytes of a dequantized parameter.
     """
     weights = list(adapted.parameters())
     trained = [weight for weight in weights if weight.requires_grad]
     frozen = sum(weight.nbytes for weight in weights if not weight.requires_grad)
+    written = itemsize * sum(quantized.values())
     return ParameterCounts(
         total=sum(weight.numel() for weight in weights),
         trainable=sum(weight.numel() for weight in trained),
         low_rank=_find_low_rank(adapted),
         quantized=sum(quantized.values()),
         largest=max(quantized.values(), default=0),
-        unquantized_bytes=frozen - 2 * sum(quantized.values()),
+        unquantized_bytes=frozen - written,
         trained_bytes=sum(weight.nbytes for weight in trained),
+        written_bytes=written,
     )
 
 
@@ -192,7 +200,7 @@ def training_memory(
         constants = quantization_constants(parameters.quantized, double=is_double)
         rest += 2 * parameters.largest  # each is dequantized to bf16 while its layer computes
     else:
-        weights, constants = 2 * parameters.quantized, 0  # dequantized to bf16, once
+        weights, constants = parameters.written_bytes, 0  # dequantized once
         rest += CPU_BASELINE
     adapters = parameters.trained_bytes
     starts_as_base = recipe.starts_as_base and not recipe.warm_start
@@ -293,10 +301,12 @@ class TrainingPlan:
     ``asked`` is the recipe's own split, ``largest`` that of the largest batch that fits into
     ``free`` bytes, with gradient checkpointing only if nothing fits without; ``None`` if nothing
     fits. ``is_elsewhere``: planned for another machine's GPU. ``heaviest_tokens`` are those of the
-    step with the most, ``longest_row`` those of the longest row.
+    step with the most, ``longest_row`` those of the longest row. ``products``: the type in which it
+    multiplies here, in words.
     """
 
     device: Device
+    products: str
     is_elsewhere: bool
     free: int
     parameters: ParameterCounts

@@ -12,6 +12,7 @@ import psutil
 import torch  # noqa: TID253 - this module is itself imported late
 from transformers import AutoConfig, AutoTokenizer  # noqa: TID253 - as above
 
+from components.models.device import trained_in
 from components.models.machine import available_memory
 from components.schema import Progress
 from components.train import fit, packing, training_examples
@@ -82,6 +83,7 @@ def make_plan(
     largest = _largest_option(options, free)
     return TrainingPlan(
         device=device,
+        products=trained_in(),
         is_elsewhere=worker.gpu_memory_gb is not None,
         free=free,
         parameters=options.parameters[-1],

@@ -20,7 +20,7 @@ from transformers.integrations.bitsandbytes import (  # noqa: TID253 - as above
 from transformers.quantizers.base import get_keys_to_not_convert  # noqa: TID253 - as above
 
 from components.models import base as bases
-from components.models.device import Computing
+from components.models.device import Computing, Products, best_computing
 from components.train import cpu_engine, fit, peft_model
 from components.train.micro_batches import collate
 from components.train.plan import estimate
@@ -41,35 +41,41 @@ NO_FOLDER = Path()  # a checkpoint to resume from, so that initial weights are n
 
 ON_GPU = Computing("bf16", "sdpa", fuses=False, widens=False)  # as most GPUs compute
 
+TYPES: dict[Products, torch.dtype] = {
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+}
+
 
 def adapted_without_weights(
-    config: "PretrainedConfig", recipe: Recipe, attention: str | None
+    config: "PretrainedConfig", recipe: Recipe, computing: Computing
 ) -> "tuple[PeftModel, ParameterCounts]":
     """Build the dequantized base with an untrained adapter on ``meta``, and count its parameters.
 
-    ``attention`` is the attention implementation; ``None`` on a GPU: transformers' default.
+    Attention is ``eager`` if it is computed so, otherwise transformers' default.
     """
-    model = build_without_weights(config, attention)
-    quantized = _quantize(model, bases.quantization(recipe.precision, torch.bfloat16))
+    dtype = TYPES[bases.compute_type(recipe.precision, computing.products)]
+    model = build_without_weights(
+        config, dtype, "eager" if computing.attention == "eager" else None
+    )
+    quantized = _quantize(model, bases.quantization(recipe.precision, dtype))
     if recipe.init_lora_weights == "eva":
         recipe = recipe.model_copy(update={"init_lora_weights": True})  # of the same shapes
-    computing = ON_GPU if attention is None else None
     with torch.device("meta"):
         adapted = peft_model.attach_trainable(
             model, recipe, checkpoint=NO_FOLDER, computing=computing
         )
     bases.dequantize(adapted)  # on a CPU it already is
-    return adapted, estimate.count_parameters(adapted, quantized)
+    return adapted, estimate.count_parameters(adapted, quantized, dtype.itemsize)
 
 
 def build_without_weights(
-    config: "PretrainedConfig", attention: str | None = None
+    config: "PretrainedConfig", dtype: torch.dtype, attention: str | None = None
 ) -> "PreTrainedModel":
-    """Build a base in bf16 on ``meta``, in training mode."""
+    """Build a base on ``meta``, in training mode."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            config, dtype=torch.bfloat16, attn_implementation=attention
-        )
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
     return model.train()
 
 
@@ -87,16 +93,16 @@ def _quantize(
         if isinstance(layer, Linear4bit):
             sizes[name] = layer.in_features * layer.out_features
             with torch.device("meta"):
-                _quantize_layer(layer)
+                _quantize_layer(layer, quantization.bnb_4bit_compute_dtype)
     vars(model)["is_loaded_in_4bit"] = True  # as from_pretrained sets it
     return sizes
 
 
-def _quantize_layer(layer: Linear4bit) -> None:
+def _quantize_layer(layer: Linear4bit, dtype: torch.dtype) -> None:
     quantized: Any = layer
     make_params: Any = Params4bit
     kind = {name: getattr(layer.weight, name) for name in ("compress_statistics", "quant_type")}
-    packed, state = quantize_4bit(quantized.weight.data.bfloat16(), **kind)
+    packed, state = quantize_4bit(quantized.weight.data.to(dtype), **kind)
     quantized.quant_state = state
     quantized.weight = make_params(
         packed, quant_state=state, module=layer, bnb_quantized=True, **kind
@@ -172,6 +178,7 @@ def trace_step(
     *,
     vocab_size: int,
     checkpointing: bool,
+    products: Products,
 ) -> StepMemory:
     """Return the peak memory of a step with one micro-batch.
 
@@ -182,13 +189,15 @@ def trace_step(
         teacher: A distillation's.
         vocab_size: The last dimension of logits.
         checkpointing: Whether activations are recomputed in the backward pass.
+        products: The type of products.
     """
-    prepared: Any = adapted  # as the trainer does: bf16 autocast, outputs in fp32
+    prepared: Any = adapted  # as the trainer does
     if checkpointing:
         prepared.enable_input_require_grads()
         prepared.gradient_checkpointing_enable({"use_reentrant": False})
-    computing = torch.autocast("cpu", dtype=torch.bfloat16)(prepared.forward)
-    prepared.forward = convert_outputs_to_fp32(computing)
+    if products != "fp32":
+        mixed = torch.autocast("cpu", dtype=TYPES[products])(prepared.forward)
+        prepared.forward = convert_outputs_to_fp32(mixed)
     trainer = CompletionTrainer.__new__(CompletionTrainer)  # only its loss is used
     trainer.objective, trainer.teacher = objective, teacher
     trained = [weight for weight in adapted.parameters() if weight.requires_grad]
@@ -226,20 +235,20 @@ def step_memory(
 
     On a CPU, the training uses threads and eager attention.
     """
-    adapted, parameters = adapted_without_weights(
-        config, recipe, "eager" if device == "cpu" else None
-    )
+    computing = best_computing() if device == "cpu" else ON_GPU
+    adapted, parameters = adapted_without_weights(config, recipe, computing)
     teacher, objective = None, recipe.objective
     if objective.kind == "distillation":
         folder = fit.base_of_teacher(objective.teacher_model_name_or_path)
         teacher_config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        teacher = build_without_weights(teacher_config).eval()
+        kind = bases.type_on_cpu("bf16") if device == "cpu" else "bf16"  # as it is loaded
+        teacher = build_without_weights(teacher_config, TYPES[kind]).eval()
         size = sum(weight.nbytes for weight in teacher.parameters())
         parameters = replace(parameters, teacher_bytes=size)
     mode = use_fake_tensors(adapted, teacher)
     threads = 1
     if engine := cpu_engine.for_device(device):
-        cached = engine.prepare(adapted, caches_head=True)
+        cached = engine.prepare(adapted, caches_head=computing.products != "fp32")
         unquantized = parameters.unquantized_bytes + cached
         parameters = replace(parameters, unquantized_bytes=unquantized)
         threads = engine.thread_count(adapted)
@@ -257,6 +266,7 @@ def step_memory(
             teacher,
             vocab_size=config.get_text_config().vocab_size,
             checkpointing=recipe.gradient_checkpointing,
+            products=computing.products,
         )
     # Threads keep each micro-batch's gradients until all can be added; without threads they are
     # accumulated one after the other.

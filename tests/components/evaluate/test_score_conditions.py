@@ -8,7 +8,7 @@ from tokenizers.processors import TemplateProcessing
 
 from components.chat import chat_templates
 from components.evaluate import score_conditions
-from components.models import device
+from components.models import cpu_products, device
 from components.models.base import Precision
 from components.models.device import Graphics
 from tests.support import templates, tiny
@@ -38,9 +38,18 @@ def test_the_conditions_have_the_gpus_model_and_compute_type(
 
 
 @pytest.mark.parametrize(
-    ("precision", "computed_in"), [("nf4", "fp32"), ("fp32", "fp32"), ("bf16", "bf16")]
+    ("precision", "products", "computed_in"),
+    [
+        ("nf4", "bf16", "fp32"),
+        ("fp32", "bf16", "fp32"),
+        ("bf16", "bf16", "bf16"),
+        ("bf16", "fp32", "fp32"),
+    ],
 )
-def test_a_cpu_computes_4_bit_weights_in_fp32(precision: Precision, computed_in: str):
+def test_a_cpu_computes_4_bit_weights_in_fp32_and_those_of_16_bits_in_what_is_faster(
+    precision: Precision, products: str, computed_in: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(cpu_products.VARIABLE, products)
     conditions = score_conditions.compute_name([], precision)
     assert conditions == {"machine": f"cpu {os.uname().machine}", "computed_in": computed_in}
 

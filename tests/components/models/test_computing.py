@@ -2,6 +2,7 @@
 
 import pytest
 
+from components.models.cpu_products import CpuType
 from components.models.device import Computing, Gpu, choose_computing
 
 T4 = Gpu("t4", "Tesla T4", (7, 5))
@@ -12,7 +13,6 @@ H100 = Gpu("h100", "NVIDIA H100", (9, 0))
 @pytest.mark.parametrize(
     ("gpus", "has_liger", "expected"),
     [
-        pytest.param([], True, Computing("bf16", "eager", fuses=False, widens=True), id="cpu"),
         pytest.param(
             [H100], False, Computing("bf16", "sdpa", fuses=False, widens=False), id="without-liger"
         ),
@@ -33,4 +33,10 @@ H100 = Gpu("h100", "NVIDIA H100", (9, 0))
 def test_the_oldest_gpu_decides_how_all_of_them_compute(
     gpus: list[Gpu], has_liger: bool, expected: Computing
 ) -> None:
-    assert choose_computing(gpus, has_liger=has_liger) == expected
+    assert choose_computing(gpus, has_liger=has_liger, on_cpu=lambda: "fp32") == expected
+
+
+@pytest.mark.parametrize("faster", ["bf16", "fp32"])
+def test_a_cpu_computes_in_the_type_that_is_faster_there(faster: CpuType) -> None:
+    chosen = choose_computing([], has_liger=True, on_cpu=lambda: faster)
+    assert chosen == Computing(faster, "eager", fuses=False, widens=True)

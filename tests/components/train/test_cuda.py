@@ -35,7 +35,7 @@ def test_the_loss_falls_and_the_adapter_reloads(model: Path, snapshot: Path, tmp
     fit.fit(snapshot, model, tmp_path / "adapter", long, report=losses_into(losses))
     assert losses[max(losses)] < losses[1] / 2
     bare, _ = base.load(model, "nf4", for_training=False)
-    assert bare.dtype == HALVES[device.best_computing().half]
+    assert bare.dtype == HALVES[device.best_computing().products]
     ids = torch.tensor([[5, 6, 7]], device=bare.device)
     with torch.no_grad():
         before = bare(input_ids=ids).logits

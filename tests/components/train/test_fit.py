@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from components.chat import prompt
-from components.models import base
+from components.models import base, cpu_products
 from components.schema import Progress
 from components.train import checkpoints as whole
 from components.train import fit
@@ -197,6 +197,28 @@ def test_options_that_save_memory_do_not_change_the_training(
     assert early[1] == pytest.approx(early[0], rel=1e-4)
     plain, sparing = adapters
     assert (plain - sparing).norm() / plain.norm() < apart
+
+
+@pytest.mark.parametrize("kind", ["nf4", None], ids=["4 bits", "16 bits"])
+def test_a_training_in_fp32_ends_as_one_in_bf16(
+    model: Path,
+    snapshot: Path,
+    tmp_path: Path,
+    kind: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    recipe = RECIPE.model_copy(update={"bnb_4bit_quant_type": kind})
+    last: list[float] = []
+    weights: list[torch.Tensor] = []
+    for products in ("bf16", "fp32"):
+        monkeypatch.setenv(cpu_products.VARIABLE, products)
+        losses: dict[int, float] = {}
+        fit.fit(snapshot, model, tmp_path / products, recipe, report=losses_into(losses))
+        last.append(losses[max(losses)])
+        saved = load_file(tmp_path / products / "adapter_model.safetensors")
+        weights.append(torch.cat([saved[name].flatten() for name in sorted(saved)]))
+    assert last[1] == pytest.approx(last[0], rel=0.03)
+    assert torch.nn.functional.cosine_similarity(*weights, dim=0) > 0.98
 
 
 def test_only_the_chosen_layers_get_an_adapter(model: Path, snapshot: Path, tmp_path: Path):

@@ -28,6 +28,7 @@ WORKS = Compute(
     bitsandbytes="0.50.2",
     libraries=LIBRARIES,
     four_bit_trouble=None,
+    products="bf16",
 )
 NO_GPU = replace(WORKS, torch="2.13.0+cpu", cuda=None, driver=None, cards=(), gpus=(), kernels=())
 UNSEEN = replace(WORKS, gpus=(), kernels=())
@@ -46,7 +47,9 @@ def level(result: CheckResult) -> str:
 @pytest.mark.parametrize(
     ("compute", "state"),
     [
-        pytest.param(NO_GPU, "none here; torch 2.13.0+cpu trains on the processor", id="no-gpu"),
+        pytest.param(
+            NO_GPU, "none here; torch 2.13.0+cpu trains on the processor in bf16", id="no-gpu"
+        ),
         pytest.param(WORKS, "torch 2.13.0+cu130 (CUDA 13.0) uses NVIDIA H100", id="works"),
         pytest.param(
             replace(WORKS, kernels=("sm_80", "compute_80")),

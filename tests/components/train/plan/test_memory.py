@@ -40,7 +40,7 @@ def test_adamw_holds_two_moments_of_each_weight():
 def test_preferences_that_do_not_start_as_the_base_keep_the_first_weights_as_its_reference():
     counts = ParameterCounts(
         total=100, trainable=10, low_rank=(), quantized=0, largest=0, unquantized_bytes=180,
-        trained_bytes=40,
+        trained_bytes=40, written_bytes=0,
     )  # fmt: skip
     adapters: list[int] = []
     for knobs in (

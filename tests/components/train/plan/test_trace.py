@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig
 
-from components.models import base
+from components.models import base, cpu_products
+from components.models.device import Products
 from components.train import fit, micro_batches, peft_model, training_examples
 from components.train.plan import trace
 from components.train.recipe import Recipe
@@ -30,9 +31,16 @@ from tests.support import training_rows
         pytest.param(Recipe(method="full", bnb_4bit_quant_type=None), id="in full"),
     ],
 )
+@pytest.mark.parametrize("products", ["bf16", "fp32"])
 def test_a_traced_step_takes_the_memory_of_a_computed_one(
-    model: Path, tmp_path: Path, recipe: Recipe, threads: Callable[[int], None]
+    model: Path,
+    tmp_path: Path,
+    recipe: Recipe,
+    products: Products,
+    threads: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    monkeypatch.setenv(cpu_products.VARIABLE, products)
     threads(1)  # one share at a time
     snapshot = training_rows.snapshot(tmp_path, [("What is it? " * 9, "Yes, " * 4)] * 2)
     loaded, tokenizer = base.load(model, recipe.precision, for_training=True)
@@ -49,6 +57,7 @@ def test_a_traced_step_takes_the_memory_of_a_computed_one(
         None,
         vocab_size=len(tokenizer),
         checkpointing=recipe.gradient_checkpointing,
+        products=products,
     )
     assert without.activations == pytest.approx(computed.activations, rel=0.01)
     assert without.logits == pytest.approx(computed.logits, rel=0.01)
