@@ -45,6 +45,7 @@ from flows import (
     search,
     settings,
     train,
+    validation,
     workload_file,
 )
 from flows.approval_loop import recorded_outcome
@@ -53,7 +54,6 @@ from flows.curate import curate
 from flows.flow_runs import run_name
 from flows.stack import prometheus
 from flows.stages import Stages
-from flows.validation import LearnedError
 from flows.workload_file import Workload
 
 LOG = logging.getLogger(__name__)
@@ -151,22 +151,28 @@ class TurnResult:
 
 
 @flow(flow_run_name=run_name)
-def turn(config: str, start: str | None = None, by: str = "") -> str:
+def turn(config: str, start: str | None = None, by: str = "", adapter: str = "") -> str:
     """Turn the flywheel once for one workload.
 
     Args:
         config: The workload's file, read once: a turn that is run again reads what it froze.
         start: The entry in the log of starts that requested it, if any.
         by: Your name, where a person starts it.
+        adapter: The key of an adapter, or its beginning, to judge again instead of training one.
     """
     begun = workload_file.under_way(settings.load().turns, str(flow_run.id))
     workload = workload_file.read(begun) if begun else workload_file.workload_of_run(config)
-    return carry_on(workload, start, by, is_frozen=begun is not None)
+    return carry_on(workload, start, by, adapter, is_frozen=begun is not None)
 
 
 @prometheus.count_stage("turn", skipped=lambda ending: ending == STARTED_ALREADY)
-def carry_on(workload: Workload, start: str | None, by: str, *, is_frozen: bool) -> str:
-    """Run or resume a turn to its end; freeze its workload first unless it is frozen."""
+def carry_on(
+    workload: Workload, start: str | None, by: str, named: str = "", *, is_frozen: bool
+) -> str:
+    """Run or resume a turn to its end; freeze its workload first unless it is frozen.
+
+    With the key of a ``named`` adapter that one is judged, and none is trained.
+    """
     start = requested_start(workload.workload, start)
     starter = starter_of_turn(workload, start, by)
     if not enter_start(workload.workload, start):
@@ -200,7 +206,10 @@ def carry_on(workload: Workload, start: str | None, by: str, *, is_frozen: bool)
         "snapshot": settings.load().portable(snapshot.path),
     }
     with stages.during("train", training_folder(workload, snapshot.path)):
-        adapter, reused = train_challenger(workload, snapshot.path, parameters)
+        if named:
+            adapter, reused = find_adapter(workload, snapshot.path, named), True
+        else:
+            adapter, reused = train_challenger(workload, snapshot.path, parameters)
         stages.note(f"adapter {adapter.name}", reused=reused)
     preregister(workload, snapshot)
     with stages.during("evaluate", evaluate.evaluation_job_folder(adapter)):
@@ -220,6 +229,20 @@ def training_folder(workload: Workload, snapshot: Path) -> Path:
     if workload.search:
         return search.search_folder(workload, snapshot)
     return train.training_job_folder(train.adapter_folder(workload, snapshot))
+
+
+def find_adapter(workload: Workload, snapshot: Path, key: str) -> Path:
+    """Find an adapter of an earlier snapshot by its key, or its beginning.
+
+    ``LookupError``: There is none, or several. ``LearnedError``: It has learned what is held out.
+    """
+    home = settings.load()
+    adapters = manifest.finished_folders(home.adapters / workload.workload, key)
+    if len(adapters) != 1:
+        names = ", ".join(adapter.name for adapter in adapters) or "none"
+        raise LookupError(f"looking up adapter {key} of {workload.workload}: found {names}")
+    validation.require_unlearned(home, workload.workload, adapters[0], snapshot, HOLDOUT)
+    return adapters[0]
 
 
 def train_challenger(
@@ -334,16 +357,11 @@ def assemble_evidence(
     """Judge challenger against opponent and write the evidence folder, unless it exists.
 
     ``OpponentChangedError``: the cards are of an earlier champion, so nothing is looked at.
-    ``LearnedError``: the adapter was trained on another snapshot, perhaps on these requests.
+    ``LearnedError``: the adapter was trained on what is held out here, or may have been.
     ``SourceGoneError``: an erasure has deleted some of what it is made from meanwhile.
     """
     home, made_from = settings.load(), AdapterManifest.read(adapter)
-    if made_from.snapshot != snapshot.key:
-        raise LearnedError(
-            f"judging {adapter.name} of {workload.workload}: it was trained on snapshot "
-            f"{made_from.snapshot}, expected {snapshot.key}; delete {adapter}, and run the turn "
-            "again"
-        )
+    validation.require_unlearned(home, workload.workload, adapter, snapshot.path, HOLDOUT)
     sources = manifest.count_copies([snapshot.path, *evaluate.all_folders(cards)])
     if not evaluate.is_champion_measured(cards, champion, adapter):
         raise OpponentChangedError(

@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 from components.dataset.freeze_snapshot import folder_name
 from components.evaluate import harness
 from components.models.base import content_hash
-from components.scorecard import VALIDATION, Scorecard
+from components.scorecard import HOLDOUT, VALIDATION, Scorecard
 from components.scorecard import read as read_scorecard
-from components.store import manifest
+from components.store import manifest, warehouse
 from components.store.manifest import AdapterManifest
 from flows.jobs import runner
 from flows.jobs.job_specs import EvaluateSpec
@@ -142,26 +142,63 @@ def require_rows(workload: str, snapshot: Path) -> None:
         )
 
 
-def require_unlearned(home: Settings, workload: str, adapter: Path, snapshot: Path) -> None:
-    """Refuse an adapter that was trained on a snapshot's validation rows, or may have been."""
+def require_unlearned(
+    home: Settings, workload: str, adapter: Path, snapshot: Path, side: str = VALIDATION
+) -> None:
+    """Refuse an adapter that was trained on rows of a side of a snapshot, or may have been.
+
+    Of the holdout, rows that curation has kept apart from it since are refused, too: they are near
+    to a tested row, overlap with one or offer its tools.
+    """
     if not manifest.is_finished(adapter):
         raise LookupError(f"measuring {adapter}: it is not a finished adapter")
-    learned = AdapterManifest.read(adapter).snapshot
-    if learned == snapshot.name:
+    where = f"measuring {adapter} on the {side} side"
+    made_from = AdapterManifest.read(adapter)
+    if made_from.snapshot == snapshot.name:
         return
     # In one home a row never changes side; an adapter from elsewhere may have learned any.
-    trained_on = home.snapshots / folder_name(workload) / learned
+    trained_on = home.snapshots / folder_name(workload) / made_from.snapshot
     if not manifest.is_finished(trained_on):
         raise LearnedError(
-            f"measuring {adapter} on the validation side: it was trained on snapshot {learned}, "
-            f"which is not in {trained_on.parent}, so whether it has learned rows of this side "
-            "can't be told; train it on a snapshot of this home"
+            f"{where}: it was trained on snapshot {made_from.snapshot}, which is not in "
+            f"{trained_on.parent}, so whether it has learned rows of this side can't be told; "
+            "train it on a snapshot of this home"
         )
-    if both := _ids(trained_on / "train.parquet") & _ids(snapshot / f"{VALIDATION}.parquet"):
+    if both := _ids(trained_on / "train.parquet") & _ids(snapshot / f"{side}.parquet"):
         raise LearnedError(
-            f"measuring {adapter} on the validation side: it has learned {len(both)} of the rows, "
-            f"from snapshot {learned}; train it on snapshot {snapshot.name}"
+            f"{where}: it has learned {len(both)} of the rows, from snapshot "
+            f"{made_from.snapshot}; train it on snapshot {snapshot.name}"
         )
+    if side != HOLDOUT:
+        return
+    if near := _near_tested(home, workload, trained_on, snapshot):
+        raise LearnedError(
+            f"{where}: of the requests that it has learned from snapshot {made_from.snapshot}, "
+            f"{near} are too close to tested ones, or were not compared with them; train one on "
+            f"snapshot {snapshot.name}, as a turn does that names no adapter"
+        )
+    if made_from.warm_start is not None:
+        before = adapter.with_name(made_from.warm_start)
+        require_unlearned(home, workload, before, snapshot, side)
+
+
+def _near_tested(home: Settings, workload: str, trained_on: Path, snapshot: Path) -> int:
+    """Count the learned requests that are not known to be apart from the newest holdout."""
+    examples = pq.read_table(trained_on / "train.parquet", columns=["example_id"])[0].to_pylist()
+    sources = _interactions(trained_on / "train.parquet")
+    replayed = {example for example, ids in zip(examples, sources, strict=True) if not ids}
+    for file in (trained_on / "preferences.parquet", trained_on / "labels.parquet"):
+        sources += _interactions(file) if file.exists() else []
+    learned = {interaction for ids in sources for interaction in ids}
+    with warehouse.connect(home.tables) as con:
+        near = warehouse.select(
+            con, "marts/near_tested", workload_id=workload, learned=[*sorted(learned)]
+        )
+    return len(near) + len(replayed - _ids(snapshot / "train.parquet"))
+
+
+def _interactions(file: Path) -> list[list[str]]:
+    return pq.read_table(file, columns=["interaction_ids"])[0].to_pylist()
 
 
 def _ids(file: Path) -> set[str]:

@@ -229,6 +229,13 @@ def turn(
             show_default="your login",
         ),
     ],
+    adapter: Annotated[
+        str,
+        typer.Option(
+            help="Judge this adapter again, by its key or its beginning, instead of training one: "
+            "where it was inconclusive, and the holdout has grown."
+        ),
+    ] = "",
 ) -> None:
     """Run one turn of a workload now, and follow it; the stack must be up (`flywheel up`).
 
@@ -242,7 +249,7 @@ def turn(
         workload = workload_file.read_workload(config).workload
         home_workloads.adopt(settings.load(), workload, config)
     try:
-        turn_watch.follow_turn(config.resolve(), workload, by=by)
+        turn_watch.follow_turn(config.resolve(), workload, by=by, adapter=adapter)
     except KeyboardInterrupt:
         fail(
             "not followed any more: once started, the turn continues in the stack; the same "

@@ -54,9 +54,9 @@ class ApprovalWait:
 Decide = Callable[[UUID], None]  # answers a waiting promotion on a person's behalf
 
 
-def start_turn(config: Path, workload: str, by: str = "") -> UUID:
+def start_turn(config: Path, workload: str, by: str = "", adapter: str = "") -> UUID:
     """Start a turn of the workload, or name and return the one that is under way."""
-    parameters = {"config": str(config), "by": by}
+    parameters = {"config": str(config), "by": by, "adapter": adapter}
     tags, key = [approvals.workload_tag(workload)], str(uuid4())
     with file_locks.held(settings.load().locks / f"{workload}.start.lock"):
         under_way = with_patience(lambda: prefect_api.turns_under_way(config))
@@ -144,7 +144,14 @@ def failure_text(what: str, run: Run) -> str:
     )
 
 
-def follow_turn(config: Path, workload: str, decide: Decide | None = None, *, by: str = "") -> None:
+def follow_turn(
+    config: Path,
+    workload: str,
+    decide: Decide | None = None,
+    *,
+    by: str = "",
+    adapter: str = "",
+) -> None:
     """Start or join a turn, show it, see its approval through, and print the summary.
 
     Args:
@@ -152,8 +159,9 @@ def follow_turn(config: Path, workload: str, decide: Decide | None = None, *, by
         workload: Its id.
         decide: Answers the approval instead of a person.
         by: Who starts it.
+        adapter: The key of an adapter to judge again instead of training one.
     """
-    run_id = start_turn(config, workload, by)
+    run_id = start_turn(config, workload, by, adapter)
     with ProgressScreen(console) as screen:
         ended = follow_stages(run_id, workload, screen)
     approval = await_decision(ended.promotion, workload, decide) if ended.promotion else None

@@ -17,6 +17,7 @@ from components.dataset.snapshot_figures import Snapshot
 from components.evaluate.harness import ScorecardFolders
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, TurnReference
+from components.gate.judgement import Judgement
 from components.gate.policy import Guard, Policy
 from components.register.registry import Version
 from components.schema import Answer, Json
@@ -26,6 +27,8 @@ from components.store.manifest import SourceGoneError, folder_digest
 from flows import evaluate, home_workloads, settings, turn
 from flows.validation import LearnedError
 from flows.workload_file import ForeignPathError, Workload
+from tests.components.gate.test_betting import grown
+from tests.flows.test_holdout_uses import CARRIED
 from tests.support import gate_cases, tiny, warehouses, workload_text
 from tests.support.cards import CONDITIONS, card, rescored
 from tests.support.logs import NOW
@@ -61,23 +64,27 @@ def written(
     return {HOLDOUT: folder}
 
 
-def snapshot(home: Path) -> Snapshot:
-    folder = home / "snapshots" / "support" / "s1"
+def snapshot(home: Path, key: str = "s1", requests: int = REQUESTS) -> Snapshot:
+    folder = home / "snapshots" / "support" / key
     folder.mkdir(parents=True)
     answer = Answer("Yes").to_json()
     rows = [
         {
+            "example_id": f"e{number}",
             "interaction_ids": [f"i{number}"],
             "messages": json.dumps([{"role": "user", "content": f"request {number}"}]),
             "group": f"g{number}",
             "tools": "[]",
             "answer": answer,
         }
-        for number in range(REQUESTS)
+        for number in range(requests)
     ]
     pq.write_table(pa.Table.from_pylist(rows), folder / "holdout.parquet")
-    sides = {"train": 10, "validation": 0, "holdout": REQUESTS}
-    return Snapshot(folder, "s1", "v1-abc", 10, 0, REQUESTS, {"kept": 10}, sides, 1)
+    learned = {"example_id": ["t1"], "interaction_ids": [["l1"]]}
+    pq.write_table(pa.table(learned), folder / "train.parquet")
+    manifest.write(folder, kind="snapshot", now=NOW, body={})
+    sides = {"train": 10, "validation": 0, "holdout": requests}
+    return Snapshot(folder, key, f"v-{key}", 10, 0, requests, {"kept": 10}, sides, 1)
 
 
 def workload(home: Path, policy: Policy) -> Workload:
@@ -216,17 +223,92 @@ def test_models_are_scored_again_if_another_version_became_champion_meanwhile(
     assert evaluate.is_champion_measured(cards, None, Path("a1"))
 
 
-def test_an_adapter_that_was_trained_on_another_snapshot_is_not_judged(home: Path) -> None:
-    """With Prefect's login one may have a search's candidate trained on any snapshot."""
-    frozen, adapter = snapshot(home), home / "adapters" / "a1"
+def trained(home: Path, name: str = "a1", on: str = "s1", warm_start: str = "") -> Path:
+    adapter = home / "adapters" / "support" / name
     adapter.mkdir(parents=True)
-    manifest.write(adapter, kind="adapter", now=NOW, body={"snapshot": "s0"})
-    cards: ScorecardFolders = {
-        evaluate.CHALLENGER: written(home / "cards" / "a1", measured(340, 344)),
-        evaluate.BASE: written(home / "cards" / "b", measured(100, 344)),
-    }
-    with pytest.raises(LearnedError, match="it was trained on snapshot s0, expected s1"):
-        turn.assemble_evidence.fn(workload(home, POLICY), frozen, adapter, cards, None, TURN)
+    body = {"snapshot": on, "warm_start": warm_start or None}
+    work = {costs.TRAINING: asdict(Work(7200.0, "core", 2))}
+    manifest.write(adapter, kind="adapter", now=NOW, body=body | work)
+    return adapter
+
+
+def verdict(objection: str | None) -> None:
+    """Write what the newest curation says of the request that was learned."""
+    with warehouse.connect(settings.load().warehouse) as con:
+        con.execute(
+            "insert into curated.verdicts by name select 'l1' as interaction_id,"
+            " 'support' as workload_id, $objection as objection, now() as judged_at",
+            {"objection": objection},
+        )
+
+
+def test_the_bets_on_an_adapter_continue_when_its_turn_is_on_a_grown_holdout(home: Path) -> None:
+    verdict(None)
+    adapter, asked = trained(home), workload(home, Policy(abstention_margin=None, floor=0))
+    came: list[Judgement] = []
+    for number, (ours, theirs) in enumerate(grown(CARRIED, (100, 130), 0.12)):
+        frozen = snapshot(home, f"s{1 + number}", len(ours.samples))
+        cards = {
+            role: kept_card(f"{role}{number}", measured)
+            for role, measured in ((evaluate.CHALLENGER, ours), (evaluate.BASE, theirs))
+        }
+        turn.preregister.fn(asked, frozen)
+        found = turn.find_adapter(asked, frozen.path, "a")
+        evidence = turn.assemble_evidence.fn(asked, frozen, found, cards, None, TURN)
+        assert (evidence.subject.adapter, evidence.subject.snapshot) == (adapter.name, frozen.key)
+        came.append(evidence.judgement)
+    assert [(judgement.look, judgement.outcome) for judgement in came] == [
+        (1, "inconclusive"),
+        (2, "pass"),
+    ]
+    assert "that began at look 1 and continued" in came[1].reasons[0]
+
+
+def kept_card(key: str, card: Scorecard) -> dict[str, Path]:
+    folder = settings.load().scorecards / "support" / key
+    body = {"base": "b1", "adapter": key[:1], "task": HOLDOUT, "conditions": card.conditions}
+    speed = {costs.SPEED: asdict(gate_cases.SPEED)}
+    scorecard.write(folder, card.samples, card.metrics, body=body | speed, now=NOW)
+    return {HOLDOUT: folder}
+
+
+@pytest.mark.parametrize(
+    ("on", "objection", "start", "message"),
+    [
+        pytest.param("s9", None, "", "s9, which is not in", id="from-elsewhere"),
+        pytest.param("s0", None, "", "it has learned 1 of the rows", id="a-tested-request"),
+        pytest.param("s1", "overlaps_holdout", "", "1 are too close", id="a-near-one"),
+        pytest.param("s1", "near_holdout", "", "1 are too close", id="a-tied-one"),
+        pytest.param("s1", "-", "", "or were not compared", id="one-that-was-not-compared"),
+        pytest.param("s1", None, "a0", "it has learned 1", id="its-start-has"),
+    ],
+)
+def test_an_adapter_that_may_have_learned_what_is_held_out_is_not_judged(
+    home: Path, on: str, objection: str | None, start: str, message: str
+) -> None:
+    """With Prefect's login one may name any adapter, or have one trained on any snapshot."""
+    if objection != "-":
+        verdict(objection)
+    old, frozen = snapshot(home, "s0"), snapshot(home, "s2")
+    snapshot(home)
+    learned = {"example_id": ["e3"], "interaction_ids": [["i3"]]}
+    pq.write_table(pa.table(learned), old.path / "train.parquet")
+    trained(home, "a0", on="s0")
+    adapter, asked = trained(home, on=on, warm_start=start), workload(home, POLICY)
+    with pytest.raises(LearnedError, match=message):
+        turn.find_adapter(asked, frozen.path, adapter.name)
+    with pytest.raises(LearnedError, match=message):
+        turn.assemble_evidence.fn(asked, frozen, adapter, {}, None, TURN)
+
+
+def test_an_adapter_is_named_by_a_key_that_only_it_begins_with(home: Path) -> None:
+    trained(home, "ab1")
+    trained(home, "ab2")
+    frozen, asked = snapshot(home), workload(home, POLICY)
+    assert turn.find_adapter(asked, frozen.path, "ab2").name == "ab2"
+    for key, found in (("ab", "ab1, ab2"), ("c", "none"), ("../support/ab1", "none")):
+        with pytest.raises(LookupError, match=f"looking up adapter {key} of support: .*{found}"):
+            turn.find_adapter(asked, frozen.path, key)
 
 
 @pytest.mark.parametrize(
