@@ -151,9 +151,13 @@ LIVES: dict[str, Life] = {
         {"disliked": 3.0}, {"disliked": 0.03}, 60, HALF, heavy=0.3
     ),
     "one client dislikes five of the canary's": Life({}, {"disliked": 0.01}, 20, TENTH, attacks=5),
-    "slow 2 times, an hour in which both are": Life(
-        {"slow": 2.0}, {"slow": 0.05}, 60, spike_hours=1
-    ),
+    **{
+        f"slow 2 times, an hour in which both are, {an_hour}/h, from hour {begin}": Life(
+            {"slow": 2.0}, an_hour=an_hour, spike_at=begin, spike_hours=1
+        )
+        for an_hour in (20, 60)
+        for begin in (2, 25, 56, 100)
+    },
 }
 
 
@@ -164,13 +168,13 @@ def main(runs: int = 200, only: str = "") -> None:
         runs: Canaries a row.
         only: Rows whose names contain it.
     """
-    typer.echo(f"{'':<44}{'rolled back':>12}{'held':>8}{'undecided':>11}{'hour':>6}")
+    typer.echo(f"{'':<60}{'rolled back':>12}{'held':>8}{'undecided':>11}{'hour':>6}")
     for name, life in LIVES.items():
         if only not in name:
             continue
         ends, hour = outcomes(life, runs)
         parts = [ends[end] / runs for end in ("roll back", "hold", "undecided")]
-        typer.echo(f"{name:<44}{parts[0]:>12.3f}{parts[1]:>8.3f}{parts[2]:>11.3f}{hour:>6.0f}")
+        typer.echo(f"{name:<60}{parts[0]:>12.3f}{parts[1]:>8.3f}{parts[2]:>11.3f}{hour:>6.0f}")
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ class CanaryAttack:
                     number = next(numbers)
                     token = [*evil, *honest][number % 10]
                     http.headers["authorization"] = f"Bearer {token}"
-                    arms[self._converse(http, number, is_evil=number % 10 == 0)] += 1
+                    arms[self._converse(gateway, http, number, is_evil=number % 10 == 0)] += 1
 
         with ThreadPoolExecutor(4) as threads:
             running = [threads.submit(converse) for _ in range(4)]
@@ -132,13 +132,15 @@ class CanaryAttack:
                     with suppress(httpx.HTTPError):
                         each.result()
 
-    def _converse(self, http: httpx.Client, number: int, *, is_evil: bool) -> str:
+    def _converse(
+        self, gateway: RunningGateway, http: httpx.Client, number: int, *, is_evil: bool
+    ) -> str:
         shown = [{"role": role, "content": "good"} for role in ("user", "assistant")]
         body = _chat(f"{self.asks} {number}")
         body["messages"] = shown * self.examples + body["messages"]
         name = {} if self.examples else {"metadata": {"conversation_id": str(number)}}
         answer = http.post(CHATS, json=body | name)
-        arm = answer.headers["x-flywheel-arm"]
+        arm = str(gateway.served(answer)["arm"])  # as if it could be told by the answer
         if arm == (self.evil_dislikes if is_evil else self.honest_dislikes):
             thumb = {"kind": "thumb", "value": "down", "response_id": answer.json()["id"]}
             http.post("/v1/feedback", json=thumb)

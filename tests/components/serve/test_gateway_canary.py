@@ -130,6 +130,15 @@ def test_named_conversations_are_drawn_whatever_their_requests_begin_with(tmp_pa
     assert 20 < arms["canary"] < 60
 
 
+def test_a_canary_that_has_drawn_one_conversation_only_says_so(tmp_path: Path):
+    with gateways.running(tmp_path, canary=ORDER) as gateway:
+        for _ in range(25):
+            ask(gateway, "the same")
+        until(lambda: "one conversation, which one arm has" in status(tmp_path).get("reason", ""))
+        ask(gateway, "another")
+        until(lambda: "one conversation" not in status(tmp_path)["reason"])
+
+
 def test_a_canary_that_is_faster_is_not_called_drawn_unevenly(tmp_path: Path):
     slow = script(models={CANARY["model"]: {"wait": 0}}, wait=4)
     with gateways.running(tmp_path, canary=ORDER) as gateway, ThreadPoolExecutor(40) as pool:
