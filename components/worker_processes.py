@@ -224,11 +224,15 @@ def _forked(
     reads, writes = os.pipe()
     if not (pid := os.fork()):
         try:
+            # Of the caller's sockets uvloop leaves copies open, by which it would not see that the
+            # other process has ended.
+            os.dup2(writes, sys.stdout.fileno())
+            os.close(sys.stdin.fileno())
+            os.closerange(3, 2**20)
             signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
             answer = function(task)
             signal.setitimer(signal.ITIMER_PROF, 0.0)
-            with os.fdopen(writes, "wb") as pipe:
-                pipe.writelines([_head(answer), *answer])
+            _write(_head(answer), *answer)
             os._exit(0)
         finally:
             os._exit(1)

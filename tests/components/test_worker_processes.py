@@ -1,8 +1,11 @@
 """What happens to a call when its process does not load, or takes too long."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+import uvloop
 
 from components import worker_processes
 from components.worker_processes import WorkerEndedError, WorkerProcesses
@@ -50,3 +53,18 @@ def test_who_stops_waiting_leaves_the_process_to_others():
         await processes.close()
 
     asyncio.run(asyncio.wait_for(call(), 60))
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_call_under_way_ends_with_the_processes(run: Callable[[Any], None]):
+    async def call() -> None:
+        processes = WorkerProcesses(napping_worker.__name__, 1)
+        await processes.call("a", b"0")
+        waits = asyncio.create_task(processes.call("a", b"60"))
+        await asyncio.sleep(0.2)
+        await processes.close()
+        with pytest.raises(WorkerEndedError) as ended:
+            await waits
+        assert ended.value.code is None
+
+    run(asyncio.wait_for(call(), 20))  # 60 s before
