@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 import torch  # noqa: TID253 - the engine is a process of its own
 import uvicorn
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=options.drain_seconds,
     )
-    web = uvicorn.Server(config)
+    web = _EngineWeb(config, server)
     signal.signal(signal.SIGTERM, _leave)  # uvicorn raises it again after the last answer
     try:
         with suppress(KeyboardInterrupt):
@@ -85,6 +86,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finally:
         if options.listen.startswith("unix:"):
             Path(options.listen.removeprefix("unix:")).unlink(missing_ok=True)
+
+
+class _EngineWeb(uvicorn.Server):
+    """A server that lets no request wait for its grammar after a signal to end."""
+
+    def __init__(self, config: uvicorn.Config, engine: EngineServer) -> None:
+        super().__init__(config)
+        self._engine = engine
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self._engine.end()
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

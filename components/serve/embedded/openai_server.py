@@ -109,13 +109,17 @@ class EngineServer:
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncGenerator[None]:
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         self.thread = ComputeThread(self.batch, loop, self.threads, self._on_failure)
         try:
             yield
         finally:
             await self._grammars.close()
             await asyncio.to_thread(self.thread.stop)
+
+    def end(self) -> None:
+        """Begin to end, from any thread: what waits for its grammar is refused."""
+        asyncio.run_coroutine_threadsafe(self._grammars.close(), self._loop)
 
     def _guarded(self, endpoint: Callable[[dict[str, Json]], Any]) -> Callable[[Request], Any]:
         async def answered(request: Request) -> Response:
