@@ -28,11 +28,17 @@ JOB_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
     "MPLBACKEND": "Agg",
+    # Its progress bars write one line of 10 KB to the log. A job's streams are never a terminal.
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     # In one process it schedules alike each time, and writes to no stream of ours.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
     "VLLM_NO_USAGE_STATS": "1",
 }  # libraries read it when they are imported
+
+UNCOMPILED = {"TORCHDYNAMO_DISABLE": "1"}
+"""Else bitsandbytes prepares functions that are never called here for PyTorch's compiler, and only
+to import that takes four seconds of a core."""
 
 
 def main(kind: str, spec_path: Path) -> None:
@@ -40,7 +46,10 @@ def main(kind: str, spec_path: Path) -> None:
     os.environ |= JOB_ENVIRONMENT
     started = time.monotonic()
     try:
-        run(job_specs.read(kind, spec_path))
+        spec = job_specs.read(kind, spec_path)
+        if not isinstance(spec, EvaluateSpec) or spec.settings.engine != "vllm":  # it compiles
+            os.environ |= UNCOMPILED
+        run(spec)
     finally:
         if os.environ.get("RANK", "0") == "0":
             work = measured_work(time.monotonic() - started)

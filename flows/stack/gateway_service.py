@@ -25,6 +25,10 @@ from flows.stack import shared_gateways
 MLFLOW = ("URI", "USERNAME", "PASSWORD", "TOKEN")  # what MLflow's variables end in
 
 
+CHILDREN = {"TORCHDYNAMO_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+"""For the processes that load a base, as in a job: no compiler, no progress bars in the log."""
+
+
 class GatewayRunsError(RuntimeError):
     """Another gateway of the home runs."""
 
@@ -49,6 +53,7 @@ def run_gateway(
         PortError: The port is in use.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    os.environ |= CHILDREN
     with file_locks.held(home.serve / "gateway.lock", wait=False) as alone:
         if not alone:
             raise GatewayRunsError(

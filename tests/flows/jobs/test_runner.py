@@ -22,6 +22,7 @@ from flows.jobs import entrypoint, job_specs, runner
 from flows.jobs.job_specs import LengthsSpec, TrainSpec
 from flows.stack import processes
 from tests.flows.jobs.modules.tiny_job import Bake, Count, Fail, Wait
+from tests.support import tiny
 
 MODULES = Path(__file__).parent / "modules"
 JOB = "tiny_job"
@@ -92,6 +93,30 @@ def test_a_failed_job_explains_itself_and_records_its_work(tmp_path: Path) -> No
     work = runner.read_work(tmp_path / "job")
     assert work is not None
     assert work.seconds > 0
+
+
+@pytest.mark.slow
+def test_a_job_loads_a_base_without_progress_bars_and_without_a_compiler(tmp_path: Path) -> None:
+    spec = LengthsSpec(snapshot=tmp_path, candidates=(), counted=tmp_path / "counted")
+    path = tmp_path / "spec.json"
+    path.write_text(spec.model_dump_json())
+    code = (
+        "import sys; from pathlib import Path; from flows.jobs import entrypoint\n"
+        "from components.models import base\n"
+        "entrypoint.main('lengths', Path(sys.argv[1]))\n"
+        "base.load(Path(sys.argv[2]), 'nf4', for_training=True)\n"
+        "sys.exit('torch._inductor.compile_fx' in sys.modules)"
+    )
+    arguments = [str(path), str(tiny.build(tmp_path / "base"))]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert "Loading weights" not in done.stderr
+    assert done.returncode == 0
 
 
 def test_a_second_run_waits_for_a_job_that_still_saves_after_its_flow_was_killed(
