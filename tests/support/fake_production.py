@@ -29,7 +29,7 @@ CALL = {"name": "weather", "arguments": '{"city": "Rome"}'}
 ERROR = {"error": {"message": "overloaded", "type": "x", "param": None, "code": "busy"}}
 
 SEEN: list[dict[str, Any]] = []
-STATE = {"cancelled": 0}
+STATE = {"cancelled": 0, "open": 0}
 
 
 def whole(body: dict[str, Any], script: dict[str, Any]) -> dict[str, Any]:
@@ -78,9 +78,9 @@ def events(body: dict[str, Any], script: dict[str, Any]) -> list[dict[str, Any]]
     head |= {"usage": None} if has_usage else {}
     chunks: list[dict[str, Any]] = []
     for choice in answer["choices"]:
-        texts = script.get("pieces", 3) * ["dry "]
-        if "pad" in script:
-            texts = ["x" * script["pad"]]
+        is_padded = "pad" in script
+        text = "x" * script["pad"] if is_padded else "dry "
+        texts = script.get("pieces", 1 if is_padded else 3) * [text]
         if "text" in choice:
             pieces = [{"text": text} for text in texts]
         elif body.get("tools"):
@@ -111,6 +111,7 @@ async def answer(request: web.Request) -> web.StreamResponse:
     SEEN.append({"path": request.path, "headers": dict(request.headers), "body": body})
     match = SCRIPT.search(json.dumps(body).replace('\\"', '"'))
     script: dict[str, Any] = json.loads(match[1]) if match else {}
+    STATE["open"] += 1
     try:
         await asyncio.sleep(script.get("wait", 0))
         if "status" in script or "say" in script:
@@ -130,6 +131,8 @@ async def answer(request: web.Request) -> web.StreamResponse:
     except asyncio.CancelledError:
         STATE["cancelled"] += 1
         raise
+    finally:
+        STATE["open"] -= 1
     return response
 
 
