@@ -16,6 +16,7 @@ from components.curate import (
     client_limits,
     decontamination,
     held_rows,
+    interaction,
     judgement_cache,
     parsed_rows,
     row_judgement,
@@ -34,6 +35,7 @@ from components.curate.preferences import weigh
 from components.curate.redaction import conversations, surrogate_writer
 from components.curate.redaction.clean_exchanges import CleanExchanges
 from components.curate.row_budget import CountsTokens
+from components.curate.rules import bad_answers
 from components.curate.settings import Rules
 from components.curate.split import SIDES, Members, SettledSides, Shares
 from components.curate.text_codes import MISSING, TextCodes
@@ -132,7 +134,8 @@ def curate(
         weighed = weigh.weigh_workload(con, workload_id, rules.preferences)
         warehouse.build(con, "staging/answers")
         settled = split.read_settled(con, workload_id, rules.split_by)
-        judged = judgement_cache.judge_rows(con, workload_id, rules, folder, ray_address)
+        fixed = _instructions(con)
+        judged = judgement_cache.judge_rows(con, workload_id, rules, folder, ray_address, fixed)
         clients = client_limits.read(con, workload_id, rules.clients.first)
         with _compared(con, judged, clients, settled, rules, folder) as (asked, relations):
             warehouse.build(con, "staging/redacted")
@@ -178,7 +181,7 @@ def curate(
             weighed,
             rules.preferences,
             exchanges.redact,
-            partial(row_judgement.answer_objection, rules=rules),
+            partial(row_judgement.answer_objection, rules=rules, instructions=fixed),
         )
         exchanges.save()
         keyring.save(con)
@@ -200,6 +203,29 @@ def _folder(kept: Path | None) -> Generator[Path]:
         return
     with TemporaryDirectory(prefix="judgements-") as folder:
         yield Path(folder)
+
+
+def _instructions(con: Connection) -> frozenset[str]:
+    """Return the sentences of the workload's fixed system messages, by a sample of its rows."""
+    sampled = warehouse.texts(con, _SAMPLED, rows=SAMPLED_ROWS)
+    return bad_answers.instructions([interaction.system_texts(text) for text in sampled])
+
+
+SAMPLED_ROWS = 200
+
+_SAMPLED = """
+    with sampled as (
+        select interaction_id
+        from staging.interactions
+        order by interaction_id
+        limit $rows
+    )
+
+    select messages
+    from staging.texts
+    semi join sampled using (interaction_id)
+    order by interaction_id
+"""
 
 
 @contextmanager

@@ -18,6 +18,9 @@ UNKNOWN = {
 """Finish reasons of answers of which nobody knows what was shown, and the objections to them; no
 setting makes them examples."""
 
+SYSTEM = ("system", "developer")
+"""Roles whose messages are an application's."""
+
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 
@@ -85,15 +88,7 @@ class Candidate:
 
     def texts(self, *roles: str) -> list[str]:
         """Return the request's texts by any of the roles, in order."""
-        contents = (message.get("content") for message in self.messages if message["role"] in roles)
-        parts = chain.from_iterable(
-            content if isinstance(content, list) else [{"text": content}] for content in contents
-        )
-        return [
-            text
-            for part in parts
-            if isinstance(part, dict) and isinstance(text := part.get("text"), str)
-        ]
+        return _texts(self.messages, roles)
 
     @cached_property
     def rendered(self) -> list[Message]:
@@ -177,6 +172,26 @@ def read_tools(text: str) -> tuple[list[dict[str, Json]], tuple[str, ...]]:
             case _:
                 raise MalformedError("malformed_tools")
     return tools, tuple(names)
+
+
+def system_texts(messages: str) -> list[str]:
+    """Return the system texts of a request's messages in JSON; none of malformed ones."""
+    try:
+        return _texts(_objects(loads(messages)), SYSTEM)
+    except (ValueError, RecursionError, MalformedError):
+        return []
+
+
+def _texts(messages: list[dict[str, Json]], roles: tuple[str, ...]) -> list[str]:
+    contents = (message.get("content") for message in messages if message.get("role") in roles)
+    parts = chain.from_iterable(
+        content if isinstance(content, list) else [{"text": content}] for content in contents
+    )
+    return [
+        text
+        for part in parts
+        if isinstance(part, dict) and isinstance(text := part.get("text"), str)
+    ]
 
 
 def content_parts(message: dict[str, Json]) -> list[Json]:

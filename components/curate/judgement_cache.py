@@ -15,7 +15,7 @@ from components.curate.interaction import CandidateRow
 from components.curate.judged_rows import JudgedPart, JudgedRows
 from components.curate.near import comparison_cache
 from components.curate.redaction import clean_exchanges
-from components.curate.row_judgement import RowJudgement
+from components.curate.row_judgement import Instructions, RowJudgement
 from components.curate.settings import Rules
 from components.curate.text_codes import MISSING, Ints, Marks
 from components.curate.worker_pool import UNJUDGEABLE
@@ -46,6 +46,7 @@ def judge_rows(
     rules: Rules,
     folder: Path,
     ray_address: str | None = None,
+    instructions: Instructions = None,
 ) -> JudgedRows:
     """Judge a workload's staged rows whose judgements are not kept in ``folder``, and keep them.
 
@@ -58,7 +59,7 @@ def judge_rows(
     warehouse.show(con, "staging/candidates")
     staged: Any = warehouse.table(con, "staging/contents")
     contents = _Contents(*(staged.column(name).combine_chunks() for name in _Contents._fields))
-    cache = _Cache(folder, rules, contents)
+    cache = _Cache(folder, row_judgement.screening_digest(rules, instructions), rules, contents)
     are_missing = pa.array(cache.are_missing)
     unjudged = {
         "interaction_id": contents.interaction_id.filter(are_missing),
@@ -71,7 +72,7 @@ def judge_rows(
         closing(warehouse.read(con, "staging/unjudged", CandidateRow)) as rows,
     ):
         pairs = ((row, cache.outdated.take(row.interaction_id)) for row in rows)
-        cache.keep(row_judgement.judge_all(pairs, rules, ray_address))
+        cache.keep(row_judgement.judge_all(pairs, rules, ray_address, instructions))
     new = int(cache.are_missing.sum()) - cache.outdated.count
     return JudgedRows(workload_id, cache.merged_parts(), new, cache.outdated.count)
 
@@ -143,11 +144,11 @@ class _Cache:
     with an ``outdated`` judgement in the order of the files, then the others.
     """
 
-    def __init__(self, folder: Path, rules: Rules, contents: _Contents) -> None:
+    def __init__(self, folder: Path, screening: str, rules: Rules, contents: _Contents) -> None:
         columns = [(field.name, str(field.type)) for field in judgement_columns.SCHEMA]
         redaction = row_judgement.redaction_digest(rules)
         self._folder = folder / manifest.digest([KEYS, columns, redaction])
-        self._screening = row_judgement.screening_digest(rules)
+        self._screening = screening
         self._contents = contents
         self._live: dict[Path, Marks] = {}
         self.are_missing = np.ones(len(contents.interaction_id), np.bool_)

@@ -109,10 +109,15 @@ def _version(package: str) -> str | None:
         return None
 
 
-def screening_digest(rules: Rules) -> str:
-    """Return the digest of the settings that decide what the quality rules find and do."""
+Instructions = frozenset[str] | None
+"""A workload's, as ``bad_answers.instructions`` finds them; ``None`` if all system text is."""
+
+
+def screening_digest(rules: Rules, instructions: Instructions = None) -> str:
+    """Return the digest of what decides, but for the row, what the quality rules find and do."""
     screened = {"rules", "max_prompt_chars", "languages"}
-    return manifest.digest(rules.model_dump(mode="json", include=screened))
+    settings = rules.model_dump(mode="json", include=screened)
+    return manifest.digest([settings, sorted(instructions or ())])
 
 
 Unjudged = tuple[CandidateRow, RowJudgement | None]
@@ -120,7 +125,10 @@ Unjudged = tuple[CandidateRow, RowJudgement | None]
 
 
 def judge_all(
-    rows: Iterable[Unjudged], rules: Rules, ray_address: str | None = None
+    rows: Iterable[Unjudged],
+    rules: Rules,
+    ray_address: str | None = None,
+    instructions: Instructions = None,
 ) -> Iterator[RowJudgement]:
     """Judge the interactions in order, in several processes or on Ray if there are many.
 
@@ -128,22 +136,30 @@ def judge_all(
         RayPoolError: The cluster can't be reached or was lost, or has nodes with other code.
     """
     ray = RayPool(ray_address, partial(environment, rules)) if ray_address else None
-    return worker_pool.map_in_processes(partial(judge_batch, rules=rules), rows, ray=ray)
+    work = partial(judge_batch, rules=rules, instructions=instructions)
+    return worker_pool.map_in_processes(work, rows, ray=ray)
 
 
-def judge_batch(rows: list[Unjudged], rules: Rules) -> list[RowJudgement]:
+def judge_batch(
+    rows: list[Unjudged], rules: Rules, instructions: Instructions = None
+) -> list[RowJudgement]:
     """Judge interactions one by one; pure."""
-    return [judge(row, rules, kept) for row, kept in rows]
+    return [judge(row, rules, kept, instructions) for row, kept in rows]
 
 
-def judge(row: CandidateRow, rules: Rules, kept: RowJudgement | None = None) -> RowJudgement:
+def judge(
+    row: CandidateRow,
+    rules: Rules,
+    kept: RowJudgement | None = None,
+    instructions: Instructions = None,
+) -> RowJudgement:
     """Judge one interaction by itself; pure. An error becomes the objection ``unjudgeable``.
 
     ``kept`` is its judgement under other quality rules, which spares redacting it again.
     """
     try:
         with worker_pool.limited():
-            judged = _judge(row, rules, kept)
+            judged = _judge(row, rules, kept, instructions)
             _require_texts(judged)
             return judged
     except Exception as error:  # noqa: BLE001 - no row may end the curation of all others
@@ -151,7 +167,13 @@ def judge(row: CandidateRow, rules: Rules, kept: RowJudgement | None = None) -> 
 
 
 def answer_objection(
-    messages: str, tools: str, message: str, rules: Rules, *, is_corrected: bool
+    messages: str,
+    tools: str,
+    message: str,
+    rules: Rules,
+    instructions: Instructions = None,
+    *,
+    is_corrected: bool,
 ) -> str | None:
     """Return what the rules object to in an answer that nobody logged, to a request that passed.
 
@@ -175,6 +197,7 @@ def answer_objection(
                 rules.rules,
                 max_prompt_chars=rules.max_prompt_chars,
                 languages=rules.languages,
+                instructions=instructions,
             )
     except MalformedError as error:
         return str(error)
@@ -183,13 +206,19 @@ def answer_objection(
     return screened.objection
 
 
-def _judge(row: CandidateRow, rules: Rules, kept: RowJudgement | None) -> RowJudgement:
+def _judge(
+    row: CandidateRow, rules: Rules, kept: RowJudgement | None, instructions: Instructions
+) -> RowJudgement:
     try:
         candidate = interaction.read(row)
     except MalformedError as error:
         return RowJudgement(row.interaction_id, str(error))
     screened = screen.screen(
-        candidate, rules.rules, max_prompt_chars=rules.max_prompt_chars, languages=rules.languages
+        candidate,
+        rules.rules,
+        max_prompt_chars=rules.max_prompt_chars,
+        languages=rules.languages,
+        instructions=instructions,
     )
     if screened.objection is not None:
         return RowJudgement(row.interaction_id, screened.objection, screened)

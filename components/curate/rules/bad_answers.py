@@ -2,9 +2,11 @@
 
 import json
 import re
+from collections import Counter
+from collections.abc import Container, Iterable, Sequence
 
 from components.chat import refusal_text
-from components.curate.interaction import Candidate
+from components.curate.interaction import SYSTEM, Candidate
 
 
 def empty_answer(candidate: Candidate) -> str | None:
@@ -143,16 +145,33 @@ def _times(text: str, start: int, unit: int) -> int:
 
 SPAN = 240  # common characters in a row that are not a coincidence: about forty words
 
+LEAST_SHARE = 0.1
+"""Share of the requests whose system messages have a sentence, from which it is an instruction."""
 
-def prompt_leak(candidate: Candidate) -> str | None:
+_SENTENCE_END = re.compile(r"\n+|(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])")
+
+
+def instructions(systems: Sequence[Sequence[str]]) -> frozenset[str]:
+    """Return the sentences that many of some requests' system messages have; empty for none.
+
+    The other sentences are those of documents, which an answer may quote.
+    """
+    counts = Counter(sentence for texts in systems for sentence in {*_sentences(texts)})
+    least = LEAST_SHARE * sum(map(bool, systems))
+    return frozenset(sentence for sentence, count in counts.items() if count >= least)
+
+
+def prompt_leak(candidate: Candidate, fixed: Container[str] | None = None) -> str | None:
     """Find answers that repeat a long span of the system message verbatim.
 
     Such a span contains one of the answer's chunks of half its length: only those are looked up.
+    ``fixed`` are the workload's instructions; without them the whole message is.
     """
     answer = _plain(candidate.answer.text)
     if len(answer) < SPAN or candidate.is_corrected:
         return None
-    system = "\n".join(_plain(text) for text in candidate.texts("system", "developer"))
+    sentences = _sentences(candidate.texts(*SYSTEM))
+    system = " ".join(one for one in sentences if fixed is None or one in fixed)
     if len(system) < SPAN:
         return None
     half = SPAN // 2
@@ -162,6 +181,15 @@ def prompt_leak(candidate: Candidate) -> str | None:
             if length >= SPAN:
                 return f"{length} characters"
     return None
+
+
+def _sentences(texts: Iterable[str]) -> list[str]:
+    return [
+        plain
+        for text in texts
+        for sentence in _SENTENCE_END.split(text)
+        if (plain := _plain(sentence))
+    ]
 
 
 def _plain(text: str) -> str:

@@ -1,6 +1,6 @@
 """Apply the rules to an interaction, with the workload's action for each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -74,15 +74,22 @@ def screen(
     *,
     max_prompt_chars: int,
     languages: Languages,
+    instructions: Container[str] | None = None,
 ) -> Screened:
-    """Apply the rules in order until one objects; pure."""
+    """Apply the rules in order until one objects; pure.
+
+    ``instructions`` are the workload's, as ``bad_answers.instructions`` finds them.
+    """
     for rule in UNFIT:
         if (mark := rule(candidate)) is not None:
             return Screened(rule.__name__, mark)
     if (mark := structure.too_long(candidate, max_prompt_chars)) is not None:
         return Screened("too_long", mark)
     languages_rule = partial(language.wrong_language, languages=languages)
-    faults = {rule.__name__: rule for rule in FAULTS} | {"wrong_language": languages_rule}
+    faults = {rule.__name__: rule for rule in FAULTS} | {
+        "prompt_leak": partial(bad_answers.prompt_leak, fixed=instructions),
+        "wrong_language": languages_rule,
+    }
     flags: list[Flag] = []
     for name, rule in faults.items():
         disposition: Disposition = getattr(dispositions, name)
