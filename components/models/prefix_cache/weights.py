@@ -113,13 +113,10 @@ def _bias(layer: nn.Module) -> torch.Tensor | None:
     return cast("torch.Tensor | None", getattr(layer, "base_layer", layer).bias)
 
 
-def blocked_multiply(weight: torch.Tensor, bias: torch.Tensor | None, rows: int = ROWS) -> Multiply:
-    """Copy a weight into blocks that are fastest for ``rows`` rows; return its product with rows.
-
-    For a CPU in fp32, where ``works``.
-    """
+def blocked_multiply(weight: torch.Tensor, bias: torch.Tensor | None) -> Multiply:
+    """Return the product of rows with a blocked copy of a weight; on a CPU, where ``works``."""
     # The operations that torch's compiler uses when it freezes a model for a CPU.
-    blocks = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
+    blocks = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
     multiply = torch.ops.mkldnn._linear_pointwise
 
     def forward(x: torch.Tensor) -> torch.Tensor:

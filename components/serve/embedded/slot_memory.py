@@ -141,17 +141,16 @@ class SlotMemory:
     ) -> torch.Tensor:
         """Store a step's keys and values, and attend to them and to those of its slots.
 
-        All are ``[1, heads, rows, width]``; return ``[1, rows, heads, width]``.
+        All are ``[rows, heads, width]``; return the same form.
         """
         plan = self._prepared()
         stored = self.stored[layer]
-        stored[0, plan.slots, plan.positions] = keys[0].transpose(0, 1)
-        stored[1, plan.slots, plan.positions] = values[0].transpose(0, 1)
-        rows = queries[0].transpose(0, 1)  # [rows, heads, width]
-        attended = torch.empty_like(rows, memory_format=torch.contiguous_format)
+        stored[0, plan.slots, plan.positions] = keys
+        stored[1, plan.slots, plan.positions] = values
+        attended = torch.empty_like(queries, memory_format=torch.contiguous_format)
         if (together := plan.together) is not None:
             answers = _product(
-                rows[together.row_of_slot][:, :, None],
+                queries[together.row_of_slot][:, :, None],
                 stored[0, : together.count, : together.longest].transpose(1, 2),
                 stored[1, : together.count, : together.longest].transpose(1, 2),
                 together.mask,
@@ -160,14 +159,14 @@ class SlotMemory:
             attended[: plan.count] = answers[:, :, 0][together.slot_of_row]
         for alone in plan.alone:
             answers = _product(
-                queries[:, :, alone.start : alone.stop],
+                queries[None, alone.start : alone.stop].transpose(1, 2),
                 stored[0, None, alone.slot, : alone.end].transpose(1, 2),
                 stored[1, None, alone.slot, : alone.end].transpose(1, 2),
                 alone.mask,
                 scale,
             )
             attended[alone.start : alone.stop] = answers[0].transpose(0, 1)
-        return attended[None]
+        return attended
 
     def _prepared(self) -> _Plan:
         if self._plan is None:

@@ -165,8 +165,12 @@ def test_more_requests_than_there_is_room_for_are_refused(served: EngineProcess)
             tasks = [
                 asyncio.ensure_future(client.post("/v1/completions", json=body)) for _ in range(10)
             ]
-            done, open_ = await asyncio.wait(tasks, timeout=2)
+            async with asyncio.timeout(30):
+                while sum(task.done() for task in tasks) < 2:
+                    await asyncio.sleep(0.01)
+            done = [task for task in tasks if task.done()]
             assert len(done) == 2, [task.result().text for task in done]
+            open_ = [task for task in tasks if not task.done()]
             for task in open_:
                 task.cancel()
             await asyncio.gather(*open_, return_exceptions=True)

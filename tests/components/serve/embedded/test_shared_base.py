@@ -43,8 +43,23 @@ def build(folder: Path, kind: str, **settings: Any) -> Path:
     return folder
 
 
-def test_a_base_with_biases_answers_like_transformers(tmp_path: Path) -> None:
-    folder = build(tmp_path / "base", "qwen2", layer_types=FULL)
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        pytest.param("qwen2", {"layer_types": FULL}, id="biases"),
+        pytest.param("qwen3", {"layer_types": FULL}, id="norms-of-queries-and-keys"),
+        pytest.param("granite", {"residual_multiplier": 0.3}, id="layers-of-another-form"),
+        pytest.param(
+            "smollm3",
+            {"layer_types": FULL, "no_rope_layers": [1, 0]},
+            id="a-layer-without-rotary-embedding",
+        ),
+    ],
+)
+def test_bases_of_other_kinds_answer_like_transformers(
+    tmp_path: Path, kind: str, settings: dict[str, Any]
+) -> None:
+    folder = build(tmp_path / "base", kind, **settings)
     adapter = lora_adapters.build(folder, tmp_path / "adapter", 0)
     engine = Engine(SharedBase(folder, "fp32", slots=2), {"first": adapter})
     answers = {name: engine.start(name, PROMPT) for name in ("first", "base")}
