@@ -32,6 +32,10 @@ NOT_THIS_USER = (
 
 OTHER_HOME = "set FLYWHEEL_HOME to a folder that this user can write to, or to one not yet made"
 
+NOT_LINUX = (
+    "this machine runs {}: Flywheel runs on Linux, whose calls it uses for processes, memory and "
+    "files (prctl, /proc, RLIMIT_AS, fallocate); install it in a Linux virtual machine or container"
+)
 NO_HOME = (
     "there is no home {}; set FLYWHEEL_HOME to the one that is meant, or make this one: "
     "`flywheel up`"

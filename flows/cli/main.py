@@ -31,6 +31,7 @@ from flows.cli import (
 )
 from flows.cli.console import (
     NO_HOME,
+    NOT_LINUX,
     NOT_THIS_USER,
     OTHER_HOME,
     class_names,
@@ -335,6 +336,9 @@ _put_under_headings()
 
 def main() -> None:
     """Run the command; Prefect and MLflow clients are pointed at this home's stack first."""
+    if sys.platform != "linux" and "--help" not in sys.argv:
+        print_error(NOT_LINUX.format(sys.platform))
+        sys.exit(2)
     try:
         _use_ports_of_running_stack(settings.load())
         home = settings.load()

@@ -34,6 +34,24 @@ ELSEWHERE = frozenset(
 # What Prefect and MLflow note in the environment of a run's or a server's own process.
 OF_A_RUN = ("PREFECT__", "_MLFLOW_")
 
+AT_REST = {
+    # each look of a worker asks the server, and a run that someone starts waits for it
+    "PREFECT_WORKER_QUERY_SECONDS": "5",
+    # Prefect's default is 5 to 20 seconds, for servers with thousands of runs.
+    **{
+        f"PREFECT_SERVER_SERVICES_{service}_LOOP_SECONDS": "60"
+        for service in (
+            "CANCELLATION_CLEANUP",
+            "CLEANUP_RECONCILER",
+            "FOREMAN",
+            "LATE_RUNS",
+            "PAUSE_EXPIRATIONS",
+            "REPOSSESSOR",
+        )
+    },
+}
+"""How often workers and Prefect's services look for something to do."""
+
 
 @dataclass(frozen=True, slots=True)
 class Service:
@@ -153,7 +171,7 @@ def service_environment(settings: Settings, base: Mapping[str, str]) -> dict[str
         if name not in ELSEWHERE and not name.startswith(OF_A_RUN)
     }
     return {
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        **AT_REST,
         "MPLBACKEND": "Agg",
         **kept,
         **client_environment(settings),

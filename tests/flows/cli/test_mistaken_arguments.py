@@ -111,3 +111,15 @@ def arguments_with(command: Any, mistaken: Any, value: str, workload: Path) -> l
         option = [] if parameter.param_type_name == "argument" else [parameter.opts[0]]
         arguments += [*option, given]
     return arguments
+
+
+@pytest.mark.parametrize("command", ["up", "demo", "doctor"])
+def test_another_system_than_linux_is_refused_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr("sys.argv", ["flywheel", command])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 2
+    assert "this machine runs darwin: Flywheel runs on Linux" in capsys.readouterr().err
