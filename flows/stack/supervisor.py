@@ -92,7 +92,7 @@ class Supervisor:
     def watch(self) -> NoReturn:
         """Restart services that die or hang, indefinitely."""
         while True:
-            self._signals.wait(0.5)
+            self._signals.wait(1.0)  # the end of a child wakes it at once
             orphaned = self._orphans.end(self._own())
             for child in self._children:
                 with suppress(httpx.HTTPError):  # Prefect is away; the next round retries
