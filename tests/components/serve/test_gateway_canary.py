@@ -421,6 +421,8 @@ def test_shadows_are_shed_before_anybody_waits(tmp_path: Path):
     with gateways.running(tmp_path, settings, canary=SHADOW) as gateway:
         for number in range(3):
             ask(gateway, str(number), slow)
+        # A shadow that is shed before it has asked the engine is not cancelled there.
+        until(lambda: len(gateway.seen()["requests"]) == 6)
         with ThreadPoolExecutor(3) as pool:
             waiting = [pool.submit(ask, gateway, f"w{n}", script(wait=1.0)) for n in range(3)]
             assert {answer.result() for answer in waiting} == {"champion"}
