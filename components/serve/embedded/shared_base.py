@@ -35,6 +35,10 @@ ATTENTION = "flywheel_slots"
 PRODUCT = "flywheel_product"
 """The attribute of a group's first layer with the product of all of them."""
 
+EXACT, ROUNDED, IN_16_BITS = 1e-4, 1e-2, 5e-2
+"""By how much a probability may differ: in fp32; with weights rounded to fp16, which moves those of
+SmolLM2's dequantized NF4 by 6e-4; in 16 bits."""
+
 SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
@@ -169,7 +173,6 @@ class SharedBase:
         self.context = self.memory.context
         self._require_room(folder, slots)
         self._replace_attention()
-        self._fuse_layers()
         self.linears = {
             name: (group.shape.inner, outer)
             for group in self.groups
@@ -177,9 +180,8 @@ class SharedBase:
         }
         gc.collect()
         trim_heap()
-        if not self._is_equal(expected):
-            self._use_own_layers()
-            self._require_equal(folder, expected)
+        self._require_equal(folder, expected)
+        self._fuse_layers()
 
     def attach(self, adapter: LoraAdapter) -> AttachedLora:
         """Lay out an adapter for the base's groups; other threads may compute meanwhile."""
@@ -277,8 +279,9 @@ class SharedBase:
     def _fuse_layers(self) -> None:
         if self.model.device.type != "cpu" or self.model.dtype != torch.float32:
             return
-        rotation = decoder_layers.Rotation()
-        for layer in decoder_layers.find_layers(self.model):
+        layers, rotation = decoder_layers.find_layers(self.model), decoder_layers.Rotation()
+        own = self._probe_slots()
+        for layer in layers:
             products = {
                 name: vars(linear)[PRODUCT]
                 for parent in layer.children()
@@ -286,32 +289,27 @@ class SharedBase:
                 if PRODUCT in vars(linear)
             }
             vars(layer)["forward"] = decoder_layers.fuse(layer, products, self.memory, rotation)
-
-    def _is_equal(self, expected: torch.Tensor) -> bool:
         try:
-            return self._difference(expected) < self._tolerance
-        except RuntimeError:  # layers of another form, such as with a partial rotary embedding
-            return False
-
-    def _use_own_layers(self) -> None:
-        for layer in decoder_layers.find_layers(self.model):
-            vars(layer).pop("forward", None)
+            is_equal = _difference(self._probe_slots(), own) < EXACT
+        except RuntimeError:  # shapes of another form, such as with a partial rotary embedding
+            is_equal = False
+        if not is_equal:
+            for layer in layers:
+                del vars(layer)["forward"]
 
     def _require_equal(self, folder: Path, expected: torch.Tensor) -> None:
-        difference = self._difference(expected)
-        if not difference < self._tolerance:
+        difference = _difference(self._probe_slots(), expected)
+        tolerance = ROUNDED if self.model.dtype == torch.float32 else IN_16_BITS
+        if self.model.dtype == torch.float32 and not half_weights.works():
+            tolerance = EXACT
+        if not difference < tolerance:
             raise UnservableBaseError(
                 f"serving {folder}: over slots the embedded engine computes other probabilities "
                 f"than the model by itself (difference {difference:.2g}); serve it with vLLM"
             )
 
-    @property
-    def _tolerance(self) -> float:
-        # Weights in fp16 instead of NF4's fp32 change a probability of SmolLM2 by 6e-4.
-        return 1e-2 if self.model.dtype == torch.float32 else 5e-2
-
-    def _difference(self, expected: torch.Tensor) -> float:
-        # A prompt in two parts and a decoded token, against the model by itself.
+    def _probe_slots(self) -> torch.Tensor:
+        # The logits of a prompt in two parts and of a decoded token.
         tokens = _probe(self.vocabulary)
         cut = len(tokens) // 2
         computed: list[torch.Tensor] = []
@@ -322,7 +320,11 @@ class SharedBase:
         layout = StepLayout([(0, len(tokens) - 1)], ())
         computed.append(self.compute(tokens[-1:], layout, [None], [0]))
         self.memory.free(0, len(tokens))
-        return float((torch.cat(computed).softmax(-1) - expected.softmax(-1)).abs().max())
+        return torch.cat(computed)
+
+
+def _difference(logits: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((logits.softmax(-1) - expected.softmax(-1)).abs().max())
 
 
 def _attention(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from components.serve.embedded import decoder_layers
 from components.serve.embedded.shared_base import SharedBase, UnservableBaseError
 from components.serve.embedded.slot_memory import fitting_context
 from tests.support import lora_adapters, tiny
@@ -44,24 +45,29 @@ def build(folder: Path, kind: str, **settings: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings"),
+    ("kind", "settings", "is_fused"),
     [
-        pytest.param("qwen2", {"layer_types": FULL}, id="biases"),
-        pytest.param("qwen3", {"layer_types": FULL}, id="norms-of-queries-and-keys"),
-        pytest.param("granite", {"residual_multiplier": 0.3}, id="layers-of-another-form"),
+        pytest.param("qwen2", {"layer_types": FULL}, True, id="biases"),
+        pytest.param("qwen3", {"layer_types": FULL}, True, id="norms-of-queries-and-keys"),
+        pytest.param("granite", {"residual_multiplier": 0.3}, False, id="other-residuals"),
+        pytest.param("granite", {"residual_multiplier": 0.998}, False, id="nearly-the-form"),
         pytest.param(
             "smollm3",
             {"layer_types": FULL, "no_rope_layers": [1, 0]},
+            False,
             id="a-layer-without-rotary-embedding",
         ),
     ],
 )
 def test_bases_of_other_kinds_answer_like_transformers(
-    tmp_path: Path, kind: str, settings: dict[str, Any]
+    tmp_path: Path, kind: str, settings: dict[str, Any], is_fused: bool
 ) -> None:
     folder = build(tmp_path / "base", kind, **settings)
     adapter = lora_adapters.build(folder, tmp_path / "adapter", 0)
-    engine = Engine(SharedBase(folder, "fp32", slots=2), {"first": adapter})
+    base = SharedBase(folder, "fp32", slots=2)
+    layers = decoder_layers.find_layers(base.model)
+    assert ["forward" in vars(layer) for layer in layers] == [is_fused, is_fused]
+    engine = Engine(base, {"first": adapter})
     answers = {name: engine.start(name, PROMPT) for name in ("first", "base")}
     engine.run()
     for name, answer in answers.items():
