@@ -2,26 +2,32 @@
 
 import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from components.collect import files, load_file, quarantine, segments, small_files, survey
+from components.collect import (
+    files,
+    load_file,
+    quarantine,
+    segments,
+    small_files,
+    survey,
+    writer,
+)
 from components.collect.files import AwayError, UnreadableError
-from components.collect.load_file import DryRun, Loaded
+from components.collect.load_file import Loaded
 from components.collect.quarantine import Retried
-from components.collect.record_batches import RecordOrigin
 from components.collect.source import Defaults, Input, Kind
 from components.collect.sources import mlflow_traces
 from components.collect.survey import SurveyedFile
-from components.collect.writer import Stored
 from components.register import mlflow_api, tracking
 from components.schema import Config
 from components.store import file_locks, lake_locks, object_store, shared_spool, warehouse
@@ -31,13 +37,11 @@ from components.store.warehouse import Connection, Location
 from flows.settings import Settings
 from flows.settings import load as load_settings
 
-Result = TypeVar("Result", Loaded, DryRun)
+Group: TypeAlias = Sequence[tuple[Input, Path]]
+"""A file, or several small ones, with their local copies."""
 
-LoadOne: TypeAlias = Callable[[Connection, Input, Path], Loaded]
-"""Loads a file from its local copy."""
-
-LoadSmall: TypeAlias = Callable[[Connection, Sequence[Input]], list[Result | OSError]]
-"""Loads a group of small files."""
+LoadGroup: TypeAlias = Callable[[Connection, Group], list[Loaded | OSError]]
+"""Loads a group; returns why a file of it can't be read."""
 
 RAW = ("raw",)  # what loading writes of a lake
 
@@ -86,71 +90,49 @@ def load_inputs(
     *,
     now: datetime,
     unlisted: Mapping[str, OSError] = MappingProxyType({}),
+    dry_run: bool = False,
+    scratch: Path | None = None,
 ) -> Iterator[Loaded]:
     """Load files, each whole or not at all, and the new traces of experiments.
 
-    What is elsewhere is fetched before the warehouse is opened for it, and between two files others
-    may have the warehouse. Files whose rows are joined with those of others come last. ``unlisted``
-    are places whose files are not known, and why.
+    What is elsewhere is fetched before the warehouse is opened for it, to ``scratch`` or the home's
+    folder, and between two files others may have the warehouse. ``unlisted`` are places whose files
+    are not known, and why. A ``dry_run`` rolls each transaction back, and shows first records.
 
     Raises:
         UnreadFilesError: Files are gone, such as a log that was rotated meanwhile, or may not be
             read, or their servers fail; all others were loaded.
     """
-    load = partial(load_file.load, now=now)
-    load_small = partial(_load_small, load=load, now=now)
-    return _load_and_join(path, inputs, load, load_small, now, unlisted)
+    load = partial(_load_group, now=now, dry_run=dry_run)
+    return _load_pieces(path, inputs, load, unlisted, scratch)
 
 
-def _load_small(
-    con: Connection, items: Sequence[Input], *, load: LoadOne, now: datetime
+def _load_group(
+    con: Connection, group: Group, *, now: datetime, dry_run: bool = False
 ) -> list[Loaded | OSError]:
+    within = warehouse.rehearsal if dry_run else writer.committed
+    copies = dict(group)
+
     def alone(item: Input) -> Loaded | OSError:
-        return _unless_unread(load, con, item, Path(item.place))
+        try:
+            return load_file.load(
+                con, item, copies[item], now=now, within=within, with_samples=dry_run
+            )
+        except (FileNotFoundError, PermissionError) as error:
+            if str(error.filename) != str(copies[item]):  # of the warehouse
+                raise
+            return error
 
-    return small_files.load(con, items, alone, now=now)
-
-
-def _load_and_join(
-    path: Location,
-    inputs: Iterable[Input],
-    load: LoadOne,
-    load_small: LoadSmall[Loaded],
-    now: datetime,
-    unlisted: Mapping[str, OSError] = MappingProxyType({}),
-) -> Iterator[Loaded]:
-    waiting: list[Loaded] = []
-    unread: UnreadFilesError | None = None
-    try:
-        for loaded in _for_each_piece(path, inputs, load, load_small, unlisted):
-            if _waits_for_others(loaded):
-                waiting.append(loaded)
-            else:
-                yield loaded
-    except UnreadFilesError as error:
-        unread = error
-    yield from _join_files(path, waiting, now)
-    if unread is not None:
-        raise unread
-
-
-def _waits_for_others(loaded: Loaded) -> bool:
-    # Of a file that was loaded before, too: a kill may have come before its rows were joined.
-    return loaded.source in files.JOINING_FILES and (loaded.quarantined > 0 or loaded.skipped)
-
-
-def _join_files(path: Location, waiting: Sequence[Loaded], now: datetime) -> list[Loaded]:
-    """Join what files have with what others and earlier ones have; return what came of each."""
-    turns = partial(warehouse.in_turns, path, memory=warehouse.COLLECTING, writes=RAW)
-    joined: dict[RecordOrigin, Stored] = {}
-    for source in sorted({loaded.source for loaded in waiting}):
-        (parts,) = turns([partial(quarantine.joinable, source=source)])
-        for of_files in turns(partial(quarantine.join, ids=ids, now=now) for ids in parts):
-            _add(joined, of_files)
-    if not joined:
-        return [*waiting]
-    (outcomes,) = turns([partial(load_file.after_joining, loaded=waiting, joined=joined)])
-    return outcomes
+    if len(group) == 1:
+        return [alone(item) for item in copies]
+    items = [item for item, _ in group]
+    outcomes = small_files.load(con, items, alone, now=now, within=within)
+    if not dry_run:
+        return outcomes
+    return [
+        outcome if isinstance(outcome, OSError) else load_file.sampled(outcome, *each)
+        for each, outcome in zip(group, outcomes, strict=True)
+    ]
 
 
 def retry_quarantined(
@@ -166,100 +148,6 @@ def retry_quarantined(
     return len(parts), turns(partial(quarantine.retry, ids=ids, now=now) for ids in parts)
 
 
-def _add(joined: dict[RecordOrigin, Stored], more: Mapping[RecordOrigin, Stored]) -> None:
-    for origin, stored in more.items():
-        joined[origin] = joined.get(origin, Stored(0, 0, 0)) + stored
-
-
-def rehearse_inputs(
-    path: Location,
-    inputs: Sequence[Input],
-    *,
-    now: datetime,
-    scratch: Path,
-    unlisted: Mapping[str, OSError] = MappingProxyType({}),
-) -> Iterator[DryRun]:
-    """Load as ``load_inputs`` does, return the results, and undo it.
-
-    What is elsewhere is fetched to ``scratch``.
-    """
-    waiting: list[DryRun] = []
-    unread: UnreadFilesError | None = None
-    rehearse = partial(load_file.dry_run, now=now)
-    rehearse_small = partial(_rehearse_small, rehearse=rehearse, now=now)
-    try:
-        for dry_run in _for_each_piece(path, inputs, rehearse, rehearse_small, unlisted, scratch):
-            if _waits_for_others(dry_run.loaded):
-                waiting.append(dry_run)
-            else:
-                yield dry_run
-    except UnreadFilesError as error:
-        unread = error
-    if waiting:
-        yield from _rehearse_joining(path, inputs, waiting, now, scratch)
-    if unread is not None:
-        raise unread
-
-
-def _rehearse_small(
-    con: Connection,
-    items: Sequence[Input],
-    *,
-    rehearse: Callable[[Connection, Input, Path], DryRun],
-    now: datetime,
-) -> list[DryRun | OSError]:
-    separate: dict[Input, DryRun] = {}
-
-    def alone(item: Input) -> Loaded | OSError:
-        outcome = _unless_unread(rehearse, con, item, Path(item.place))
-        if isinstance(outcome, OSError):
-            return outcome
-        separate[item] = outcome
-        return outcome.loaded
-
-    outcomes = small_files.load(con, items, alone, now=now, within=warehouse.rehearsal)
-    return [
-        loaded
-        if isinstance(loaded, OSError)
-        else separate.get(item) or load_file.shown(item, Path(item.place), loaded)
-        for item, loaded in zip(items, outcomes, strict=True)
-    ]
-
-
-def _rehearse_joining(
-    path: Location, inputs: Sequence[Input], waiting: Sequence[DryRun], now: datetime, scratch: Path
-) -> list[DryRun]:
-    """Load files, and join what they have with what others and earlier ones have, and undo both."""
-    alone = {dry_run.loaded.path: dry_run for dry_run in waiting}
-    with ExitStack() as stack:
-        copies = [
-            stack.enter_context(_fetched_file(path, item, scratch))
-            for item in inputs
-            if Path(item.stored_place) in alone
-        ]
-        memory = warehouse.COLLECTING
-        con = stack.enter_context(warehouse.connect(path, memory=memory, writes=RAW))
-        stack.enter_context(warehouse.rehearsal(con))
-
-        def within(_: Connection) -> AbstractContextManager[None]:
-            return nullcontext()  # all of it is one transaction
-
-        loaded = [load_file.load(con, *each, now=now, within=within) for each in copies]
-        joined: dict[RecordOrigin, Stored] = {}
-        for source in sorted({each.source for each in loaded}):
-            for ids in quarantine.joinable(con, source):
-                _add(joined, quarantine.join(con, ids, now=now, within=within))
-        samples = {Path(origin.path): load_file.joined_samples(con, origin) for origin in joined}
-        return [
-            replace(
-                alone.get(outcome.path, waiting[0]),
-                loaded=outcome,
-                samples=samples.get(outcome.path, []),
-            )
-            for outcome in load_file.after_joining(con, loaded, joined)
-        ]
-
-
 def load_survey(
     path: Location, inputs: Iterable[Input], defaults: Defaults, *, now: datetime
 ) -> Iterator[SurveyedFile]:
@@ -267,25 +155,16 @@ def load_survey(
     surveyed: dict[Path, Input] = {}
 
     def named(item: Input, copy: Path) -> Input:
-        item = survey.with_defaults(item, copy, defaults)
+        with suppress(OSError):  # whoever loads it finds out why
+            item = survey.with_defaults(item, copy, defaults)
         surveyed[Path(item.stored_place)] = item
         return item
 
-    def load(con: Connection, item: Input, copy: Path) -> Loaded:
-        return load_file.load(con, named(item, copy), copy, now=now)
+    def load(con: Connection, group: Group) -> list[Loaded | OSError]:
+        return _load_group(con, [(named(item, copy), copy) for item, copy in group], now=now)
 
-    def load_small(con: Connection, items: Sequence[Input]) -> list[Loaded | OSError]:
-        small = list[Input]()
-        for item in items:
-            try:
-                small.append(named(item, Path(item.place)))
-            except OSError:  # whoever loads it finds out why
-                small.append(item)
-        return _load_small(con, small, load=load, now=now)
-
-    for loaded in _load_and_join(path, inputs, load, load_small, now):
-        if loaded.path in surveyed:  # and not only joined with one of these
-            yield SurveyedFile(surveyed[loaded.path], loaded)
+    for loaded in _load_pieces(path, inputs, load):
+        yield SurveyedFile(surveyed[loaded.path], loaded)
 
 
 def load_spool(home: Settings, *, now: datetime, hold_back: bool = True) -> list[Loaded]:
@@ -340,29 +219,28 @@ def _load_segments(home: Settings, *, now: datetime, hold_back: bool) -> list[Lo
     return [segment for loaded in done for segment in loaded]
 
 
-def _for_each_piece(
+def _load_pieces(
     path: Location,
     inputs: Iterable[Input],
-    do: Callable[[Connection, Input, Path], Result],
-    do_small: LoadSmall[Result],
-    unlisted: Mapping[str, OSError],
+    load: LoadGroup,
+    unlisted: Mapping[str, OSError] = MappingProxyType({}),
     scratch: Path | None = None,
-) -> Iterator[Result]:
+) -> Iterator[Loaded]:
     # Where an erasure, or the next `up`, deletes what killed processes leave.
     scratch = scratch or load_settings().scratch
     unread, away = [*unlisted.values()], _away(unlisted)
     for is_here, members in groupby(inputs, _is_here):
         groups = (small_files.groups if is_here else _singly)(members)
-        pieces = _piece_tasks(path, groups, partial(_unless_unread, do), do_small, scratch, away)
+        pieces = _piece_tasks(path, groups, load, scratch, away)
         seconds = warehouse.TURN_SECONDS if is_here else 0
-        for results in warehouse.in_turns(
+        for outcomes in warehouse.in_turns(
             path, pieces, memory=warehouse.COLLECTING, seconds=seconds, writes=RAW
         ):
-            for result in results:
-                if isinstance(result, OSError):
-                    unread.append(result)
+            for outcome in outcomes:
+                if isinstance(outcome, OSError):
+                    unread.append(outcome)
                 else:
-                    yield result
+                    yield outcome
     if unread:
         raise UnreadFilesError(
             f"{len(unread)} places can't be read, all others were: {'; '.join(_reasons(unread))}"
@@ -378,17 +256,6 @@ def _singly(inputs: Iterable[Input]) -> Iterator[list[Input]]:
     return ([item] for item in inputs)
 
 
-def _unless_unread(
-    do: Callable[[Connection, Input, Path], Result], con: Connection, item: Input, copy: Path
-) -> Result | OSError:
-    try:
-        return do(con, item, copy)
-    except (FileNotFoundError, PermissionError) as error:
-        if str(error.filename) != str(copy):  # of the warehouse
-            raise
-        return error
-
-
 def _is_here(item: Input) -> bool:
     return files.REMOTE not in item.place and not item.place.startswith(MLFLOW)
 
@@ -396,26 +263,26 @@ def _is_here(item: Input) -> bool:
 def _piece_tasks(
     path: Location,
     groups: Iterable[Sequence[Input]],
-    do: Callable[[Connection, Input, Path], Result | OSError],
-    do_small: LoadSmall[Result],
+    load: LoadGroup,
     scratch: Path,
     away: set[str],
-) -> Iterator[Callable[[Connection], Sequence[Result | OSError]]]:
+) -> Iterator[Callable[[Connection], Sequence[Loaded | OSError]]]:
     for group in groups:
         if len(group) > 1:
-            yield lambda con, group=group: do_small(con, group)
+            here = [(item, Path(item.place)) for item in group]
+            yield lambda con, here=here: load(con, here)
             continue
         (item,) = group  # one at a time, each kept until its piece is loaded
         with ExitStack() as stack:
             try:
                 _require_answering(item.place, away)
-                named, copy = stack.enter_context(_fetched_file(path, item, scratch))
+                fetched = stack.enter_context(_fetched_file(path, item, scratch))
             except UnreadableError as error:
                 if isinstance(error, AwayError):
                     away.add(_server_of(item.place))
                 yield lambda _, error=error: [error]
             else:
-                yield lambda con, named=named, copy=copy: [do(con, named, copy)]
+                yield lambda con, fetched=fetched: load(con, [fetched])
 
 
 @contextmanager

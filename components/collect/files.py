@@ -14,21 +14,18 @@ from typing import Any, Literal, TypeAlias
 
 from components.collect import json_arrays, lines, parquet_rows
 from components.collect.lines import BEGINNING, Line, LineStart, Unreadable
-from components.collect.source import Kind, Source, SourceRow
+from components.collect.source import Defaults, Kind, Source, SourceRecord, SourceRow
 from components.collect.sources import (
     bedrock,
     braintrust,
     feedback,
     fivekey,
-    gemini_batch,
     helicone,
     kong,
     langfuse,
-    langfuse_events,
     langsmith,
     litellm,
     mlflow_traces,
-    openai_batch,
     openai_finetuning,
     openai_logs,
     openpipe,
@@ -75,14 +72,11 @@ SOURCES: tuple[Source, ...] = (
     otlp,
     mlflow_traces,
     langfuse,
-    langfuse_events,
     langsmith,
     litellm,
     tensorzero,
     openpipe,
     openai_logs,
-    openai_batch,
-    gemini_batch,
     openai_finetuning,
     sharegpt,
     bedrock,
@@ -97,14 +91,7 @@ SOURCES: tuple[Source, ...] = (
 CANONICAL: dict[str, Kind] = {fivekey.NAME: "interactions", feedback.NAME: "feedback"}
 """Sources whose records are already canonical, and the kind of their records."""
 
-JOINING_FILES = {
-    openai_batch.NAME: openai_batch.JOINED_BY,
-    gemini_batch.NAME: gemini_batch.JOINED_BY,
-}
-"""Sources that join rows of several files, through what quarantine has of each, and the key by
-which they do: see ``batched_calls``."""
-
-JOINING = frozenset({otlp.NAME, langfuse_events.NAME, weave.NAME, *JOINING_FILES})
+JOINING = frozenset({otlp.NAME, weave.NAME})
 """Sources that join rows of one file, so the file is always read whole."""
 
 
@@ -344,6 +331,18 @@ def read_rows(
             yield from read_rows(json_arrays.read_entries(piece.text, "data"), unreadable)
         else:
             yield SourceRow(piece.number, piece.text, value)
+
+
+def read_records(
+    source: Source, pieces: Iterator[Line | Unreadable], defaults: Defaults
+) -> Iterator[SourceRecord | Unreadable]:
+    """Yield a source's records of a file, with what is unreadable among them."""
+    unreadable: list[Unreadable] = []
+    for record in source.read(read_rows(pieces, unreadable), defaults):
+        yield record
+        yield from unreadable
+        unreadable.clear()
+    yield from unreadable
 
 
 def first_rows(path: Path, form: Form) -> list[SourceRow]:

@@ -1,7 +1,7 @@
 """Load one file: detect its source, then store its records in one transaction."""
 
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +13,7 @@ from typing import cast
 from components.collect import files, growth, quarantine, record_batches, writer
 from components.collect.files import Form
 from components.collect.growth import FileProgress
-from components.collect.lines import BEGINNING, Line, LineStart, Unreadable
+from components.collect.lines import BEGINNING, LineStart, Unreadable
 from components.collect.quarantine import QuarantineReason
 from components.collect.record_batches import Batch, RecordOrigin, ValidatedBatch
 from components.collect.source import (
@@ -26,7 +26,7 @@ from components.collect.source import (
     SourceRecord,
 )
 from components.collect.sources import feedback, fivekey
-from components.collect.writer import Stored, Within, committed
+from components.collect.writer import Within, committed
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
@@ -48,41 +48,35 @@ class Loaded:
     merged: int = 0  # known interactions to which the file added metadata
     reasons: tuple[QuarantineReason, ...] = ()  # of quarantined lines, the most frequent first
     waiting: int = 0  # model calls whose span or log records may still come
-
-
-@dataclass(frozen=True, slots=True)
-class DryRun:
-    """The expected outcome of loading a file: its form, the counts, its first records as JSON."""
-
-    form: Form
-    loaded: Loaded
-    samples: list[str]
+    form: str = ""  # of a dry run, as are the first records as JSON
+    samples: tuple[str, ...] = ()
 
 
 def load(
-    con: Connection, input_file: Input, copy: Path, *, now: datetime, within: Within = committed
+    con: Connection,
+    input_file: Input,
+    copy: Path,
+    *,
+    now: datetime,
+    within: Within = committed,
+    with_samples: bool = False,
 ) -> Loaded:
     """Load a file from its local copy, unless the source loaded the same content before.
 
     Raise ``UnknownSourceError`` if its ``source`` does not exist.
     """
     with _opened(con, input_file, copy, now) as opened:
-        return _load(con, opened, within)
+        loaded = _load(con, opened, within)
+        return _sampled(loaded, opened.form, opened.records()) if with_samples else loaded
 
 
-def dry_run(con: Connection, input_file: Input, copy: Path, *, now: datetime) -> DryRun:
-    """Load as ``load`` does, roll the load back, and return its outcome and the first records."""
-    with _opened(con, input_file, copy, now) as opened:
-        samples = [_sample(record) for record in islice(opened.records(), SAMPLES)]
-        loaded = _load(con, opened, within=warehouse.rehearsal)
-        return DryRun(opened.form, loaded, samples)
-
-
-def shown(input_file: Input, path: Path, loaded: Loaded) -> DryRun:
-    """Return the form and the first records of a file with the outcome of its load."""
-    form, source = files.detect_form(path), files.source_named(loaded.source)
-    records = read_records(source, files.read_pieces(path, form), input_file.defaults)
-    return DryRun(form, loaded, [_sample(record) for record in islice(records, SAMPLES)])
+def sampled(loaded: Loaded, input_file: Input, copy: Path) -> Loaded:
+    """Return the outcome of a load with the file's form and first records, unless it has them."""
+    if loaded.form:
+        return loaded
+    form, source = files.detect_form(copy), files.source_named(loaded.source)
+    pieces = files.read_pieces(copy, form)
+    return _sampled(loaded, form, files.read_records(source, pieces, input_file.defaults))
 
 
 def load_records(
@@ -102,27 +96,6 @@ def load_records(
         return loaded
 
 
-def after_joining(
-    con: Connection, loaded: Iterable[Loaded], joined: Mapping[RecordOrigin, Stored]
-) -> list[Loaded]:
-    """Return the outcome of loaded files, and of earlier ones, of which rows were joined since."""
-    outcomes = {each.path: each for each in loaded}
-    for origin, stored in joined.items():
-        path = Path(origin.path)
-        if path not in outcomes and not stored.new:
-            continue
-        before = outcomes.get(path) or Loaded(path, 0, 0, 0, skipped=False, source=origin.source)
-        outcomes[path] = replace(
-            before,
-            new=before.new + stored.new,
-            known=before.known + stored.known,
-            quarantined=quarantine.count(con, origin),
-            skipped=before.skipped and not stored.new,
-            reasons=quarantine.read(con, origin),
-        )
-    return [*outcomes.values()]
-
-
 def source_of(input_file: Input, path: Path, form: Form) -> Source:
     """Return the named source, else the one that claims the first records."""
     if input_file.source is not None:
@@ -136,18 +109,6 @@ def canonical_kind(source: Source, form: Form, defaults: Defaults) -> Kind | Non
     """Return the kind of a file whose lines already are canonical records; else ``None``."""
     is_canonical = form == "lines" and defaults == NO_DEFAULTS
     return files.CANONICAL.get(source.NAME) if is_canonical else None
-
-
-def read_records(
-    source: Source, pieces: Iterator[Line | Unreadable], defaults: Defaults
-) -> Iterator[SourceRecord | Unreadable]:
-    """Yield a source's records of a file, with what is unreadable among them."""
-    unreadable: list[Unreadable] = []
-    for record in source.read(files.read_rows(pieces, unreadable), defaults):
-        yield record
-        yield from unreadable
-        unreadable.clear()
-    yield from unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +136,7 @@ class _Opened:
 
     def records(self) -> Iterator[SourceRecord | Unreadable]:
         pieces = files.read_pieces(self.path, self.form, self._start)
-        return read_records(self.source, pieces, self.input_file.defaults)
+        return files.read_records(self.source, pieces, self.input_file.defaults)
 
     def batches(self) -> Iterator[Batch]:
         """Yield batches; lines that already are canonical records are not parsed in Python."""
@@ -206,14 +167,9 @@ def _opened(con: Connection, input_file: Input, path: Path, now: datetime) -> Ge
         yield _Opened(path, input_file, form, source, now, probably_new, hashed)
 
 
-def joined_samples(con: Connection, origin: RecordOrigin) -> list[str]:
-    """Return the first records that were stored of a file."""
-    rows = con.execute(
-        "select coalesce(record, payload) from raw.interactions where file_digest = $digest"
-        " order by line limit $count",
-        {"digest": origin.digest, "count": SAMPLES},
-    ).fetchall()
-    return [text for (text,) in rows]
+def _sampled(loaded: Loaded, form: Form, records: Iterator[SourceRecord | Unreadable]) -> Loaded:
+    samples = tuple(_sample(record) for record in islice(records, SAMPLES))
+    return replace(loaded, form=form, samples=samples)
 
 
 def _sample(record: SourceRecord | Unreadable) -> str:

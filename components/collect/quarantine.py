@@ -1,20 +1,20 @@
 """Quarantined lines: list them by reason with an example and a remedy, find one, retry them."""
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from itertools import groupby
 
 from components.collect import files, lines, record_batches, writer
 from components.collect.lines import Line, Unreadable
 from components.collect.record_batches import RecordOrigin
-from components.collect.source import Defaults, SourceRecord, SourceRow
-from components.collect.writer import Stored, Within, committed
+from components.collect.source import Defaults
+from components.collect.writer import Stored, committed
 from components.schema import Json
 from components.store import warehouse
-from components.store.warehouse import Connection, Value
+from components.store.warehouse import Connection
 
 MOST_REASONS = 20  # maximum reasons of one file; a randomly damaged file has thousands
 
@@ -52,7 +52,7 @@ class QuarantineReason:
         return remedy
 
 
-JOINED_BYTES = 1 << 25
+RETRIED_BYTES = 1 << 25
 """Of lines that are read again at a time: their records take several times as much memory."""
 
 FILES_AT_ONCE = 200
@@ -73,10 +73,10 @@ REMEDIES: tuple[tuple[str, str], ...] = (
         "--client NAME, or in a workload file {path: ..., client_id: NAME}",
     ),
     (
-        "missing keys: .*request, response",
+        r"missing keys: .*\b(request|response)\b",
         "no source recognizes these records; where one should, --source NAME (`source:` in a "
-        "workload file) selects it: components/collect/README.md lists the forms, and how others "
-        "are rewritten",
+        "workload file) selects it: components/collect/README.md lists the forms, how others are "
+        "rewritten, and how the two files of a batch are joined",
     ),
     (
         "missing keys:.*(response_id|actor_id|kind|value)",
@@ -92,15 +92,6 @@ REMEDIES: tuple[tuple[str, str], ...] = (
     (
         r"error` is .* expected a response|the call has no answer",
         "a request that failed has no answer to learn; such lines may stay in quarantine",
-    ),
-    (
-        "has an? (answer|request) and no .* expected the .*put file",
-        "collect the other file of the batch, now or later, with the same workload and client",
-    ),
-    (
-        "the `(custom_id|key)` .* has .* different .*, expected one",
-        "put the two files of each batch into one (`cat input.jsonl output.jsonl`): ids that "
-        "several batches use don't say which answer is whose",
     ),
     (
         "expected `gen_ai.` attributes",
@@ -168,7 +159,7 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A line of ``marts/joinable`` or ``marts/retried``; those of a group are read together."""
+    """A line of ``marts/retried``; those of a group, which are a file's, are read together."""
 
     quarantine_id: str
     group_number: int
@@ -222,12 +213,20 @@ def find(con: Connection, beginning: str) -> Quarantined:
 def retriable(con: Connection, source: str | None) -> list[list[str]]:
     """Return the ids of the lines of ``source`` (all if ``None``), in parts to be read again.
 
-    A part has all lines of its files, at most ``FILES_AT_ONCE``, and about ``JOINED_BYTES``; lines
-    of a source that joins those of several files are in one part.
+    A part has all lines of its files, at most ``FILES_AT_ONCE``, and about ``RETRIED_BYTES``.
     """
-    values: dict[str, Value] = {"source_name": source, "joining": [*files.JOINING_FILES]}
-    waiting = warehouse.read(con, "marts/retried", _Waiting, **values)
-    return _in_parts(waiting, FILES_AT_ONCE)
+    waiting = warehouse.read(con, "marts/retried", _Waiting, source_name=source)
+    parts: list[list[str]] = []
+    held, files_held = RETRIED_BYTES, 0
+    for _, members in groupby(waiting, key=lambda line: line.group_number):
+        if held >= RETRIED_BYTES or files_held == FILES_AT_ONCE:
+            parts.append([])
+            held = files_held = 0
+        files_held += 1
+        for line in members:
+            parts[-1].append(line.quarantine_id)
+            held += line.bytes
+    return parts
 
 
 def retry(con: Connection, ids: Sequence[str], *, now: datetime) -> Retried:
@@ -235,48 +234,19 @@ def retry(con: Connection, ids: Sequence[str], *, now: datetime) -> Retried:
 
     Lines that are still refused stay in quarantine.
     """
-    waiting = _lines(con, ids=ids)
-    stored = sum(_retry(con, waiting, now).values(), Stored(0, 0, 0))
+    waiting, stored = _lines(con, ids=ids), Stored(0, 0, 0)
+    with committed(con), record_batches.open_validator(con) as validator:
+        con.execute(
+            "delete from raw.quarantine where quarantine_id in (select unnest($ids))",
+            {"ids": [line.quarantine_id for line in waiting]},
+        )
+        for origin, members in groupby(waiting, key=partial(_origin, now=now)):
+            source = files.source_named(origin.source)
+            records = files.read_records(source, map(_piece, [*members]), origin.defaults)
+            batches = record_batches.batches_of_records(records)
+            with writer.validated(validator, now, batches) as validated:
+                stored += writer.store_batches(con, origin, validated)
     return Retried(len(waiting), stored.new, stored.known, stored.quarantined)
-
-
-def joinable(con: Connection, source: str) -> list[list[str]]:
-    """Return the ids of lines that a source may join, of whatever files, in parts to be joined.
-
-    A part has all lines of its keys and about ``JOINED_BYTES``.
-    """
-    values = {"source_name": source, "key": files.JOINING_FILES[source]}
-    return _in_parts(warehouse.read(con, "marts/joinable", _Waiting, **values))
-
-
-def _in_parts(waiting: Iterable[_Waiting], most_groups: int | None = None) -> list[list[str]]:
-    parts: list[list[str]] = []
-    held, groups_held = JOINED_BYTES, 0
-    for _, members in groupby(waiting, key=lambda line: line.group_number):
-        if held >= JOINED_BYTES or groups_held == most_groups:
-            parts.append([])
-            held = groups_held = 0
-        groups_held += 1
-        for line in members:
-            parts[-1].append(line.quarantine_id)
-            held += line.bytes
-    return parts
-
-
-def join(
-    con: Connection, ids: Sequence[str], *, now: datetime, within: Within = committed
-) -> dict[RecordOrigin, Stored]:
-    """Read lines of several files again together; return what came of each file's."""
-    return _retry(con, _lines(con, ids=ids), now, within)
-
-
-def count(con: Connection, origin: RecordOrigin) -> int:
-    """Return how many lines of a file are in quarantine."""
-    ((lines_of_file,),) = con.execute(
-        "select count(*) from raw.quarantine where file_digest = $digest and source = $source",
-        {"digest": origin.digest, "source": origin.source},
-    ).fetchall()
-    return int(lines_of_file)
 
 
 def new_fields(con: Connection) -> list[NewField]:
@@ -287,60 +257,16 @@ def new_fields(con: Connection) -> list[NewField]:
 def _lines(
     con: Connection,
     beginning: str = "",
-    source: str | None = None,
     ids: Sequence[str] | None = None,
 ) -> list[Quarantined]:
     named: Json = None if ids is None else [*ids]
-    values = {"beginning": beginning, "source_name": source, "quarantine_ids": named}
+    values = {"beginning": beginning, "quarantine_ids": named}
     return warehouse.records(con, "marts/quarantine", Quarantined, **values)
 
 
 def _origin(line: Quarantined, now: datetime) -> RecordOrigin:
     defaults = Defaults(line.workload_id, line.client_id)
     return RecordOrigin(line.path, line.file_digest, line.source, defaults, now)
-
-
-def _retry(
-    con: Connection, waiting: Sequence[Quarantined], now: datetime, within: Within = committed
-) -> dict[RecordOrigin, Stored]:
-    stored: dict[RecordOrigin, Stored] = {}
-    with within(con), record_batches.open_validator(con) as validator:
-        con.execute(
-            "delete from raw.quarantine where quarantine_id in (select unnest($ids))",
-            {"ids": [line.quarantine_id for line in waiting]},
-        )
-        for _, members in groupby(sorted(waiting, key=_read_together), key=_read_together):
-            for origin, records in _read_again(list(members), now).items():
-                batches = record_batches.batches_of_records(records)
-                with writer.validated(validator, now, batches) as validated:
-                    stored[origin] = writer.store_batches(con, origin, validated)
-    return stored
-
-
-def _read_together(line: Quarantined) -> tuple[str, ...]:
-    file = () if line.source in files.JOINING_FILES else (line.file_digest, line.path)
-    return line.source, line.workload_id, line.client_id, *file
-
-
-def _read_again(
-    members: list[Quarantined], now: datetime
-) -> dict[RecordOrigin, list[SourceRecord | Unreadable]]:
-    """Return what a source makes of lines, by their origins."""
-    records = defaultdict[RecordOrigin, list[SourceRecord | Unreadable]](list)
-
-    def rows() -> Iterator[SourceRow]:
-        for index, line in enumerate(members):
-            unreadable: list[Unreadable] = []
-            for row in files.read_rows(iter([_piece(line)]), unreadable):
-                yield replace(row, place=index)
-            records[_origin(line, now)] += unreadable
-
-    first = _origin(members[0], now)
-    for record in files.source_named(first.source).read(rows(), first.defaults):
-        line = members[record.row.place]
-        row = replace(record.row, place=line.line)
-        records[_origin(line, now)].append(replace(record, row=row))
-    return records
 
 
 def _piece(line: Quarantined) -> Line | Unreadable:

@@ -118,7 +118,7 @@ class _EarlierLoads:
         for _, digest, source, workload_id, client_id, count, quarantined in rows:
             load = digest, Defaults(workload_id, client_id), source
             self._counts[load] = count
-            if count and quarantined == 0 and source not in files.JOINING_FILES:
+            if count and quarantined == 0:
                 self._whole.add(load)
 
     def find(self, item: Input, content: _Content | None) -> Loaded | None:
@@ -173,7 +173,7 @@ class _NewFile:
         kind = load_file.canonical_kind(self.source, self.form, self.item.defaults)
         if kind is not None:
             return record_batches.canonical_records(kind, pieces)
-        return load_file.read_records(self.source, pieces, self.item.defaults)
+        return files.read_records(self.source, pieces, self.item.defaults)
 
 
 def _new_file(item: Input, content: _Content | None) -> _NewFile | None:
@@ -184,9 +184,7 @@ def _new_file(item: Input, content: _Content | None) -> _NewFile | None:
         source = load_file.source_of(item, path, form)
     except OSError:
         return None
-    if content is None or source.NAME in files.JOINING_FILES:
-        return None
-    return _NewFile(item, content, form, source)
+    return None if content is None else _NewFile(item, content, form, source)
 
 
 def _load_together(

@@ -77,8 +77,6 @@ def sample(con: Connection, workload_id: str) -> Iterator[dict[str, Json]]:
 def _names_no_workload(input_file: Input, path: Path) -> bool:
     form = files.detect_form(path)
     source = load_file.source_of(input_file, path, form)
-    if source.NAME in files.JOINING_FILES:  # no row of one file is a record
-        return True
     rows = files.first_rows(path, form)
     records = source.read(rows, Defaults(UNNAMED, UNNAMED))
     return any(

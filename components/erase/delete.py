@@ -332,25 +332,15 @@ def clear_files(
         manifest.remove(outputs.root(output.kind) / output.workload / output.key)
 
 
-@dataclass(frozen=True, slots=True)
-class _ErasedContent:
-    record: str
-    joined: str | None  # what two lines of a batch hold
-    microseconds: str
-
-
 def _add_tombstones(con: Connection, erasure: Erasure, matched: Matched) -> None:
     key = tombstones.digest_key(con)
     digests: defaultdict[Kind, list[str]] = defaultdict(list)
     for row in warehouse.read(con, "marts/erased_row_ids", dict[str, str]):
         digests[cast("Kind", row["kind"])].append(keyed_digest(key, row["id"]))
-    for row in warehouse.read(con, "marts/erased_contents", _ErasedContent):
-        digests["contents"].append(_content_digest(key, row.record))
-        if row.joined is not None:  # a line of the two would wait for the other in quarantine
-            texts = record_identity.joined_texts(row.joined)
-            digests["lines"] += [keyed_digest(key, text) for text in texts]
+    for row in warehouse.read(con, "marts/erased_contents", dict[str, str]):
+        digests["contents"].append(_content_digest(key, row["record"]))
         # The times select the loaded rows whose contents have to be compared.
-        digests["times"].append(keyed_digest(key, row.microseconds))
+        digests["times"].append(keyed_digest(key, row["microseconds"]))
     refused = con.execute(
         "select content from raw.quarantine where list_contains($ids, quarantine_id)",
         {"ids": list(matched.quarantine)},

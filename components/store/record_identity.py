@@ -197,13 +197,6 @@ def canonical_text(text: str | bytes) -> str | None:
         return None
 
 
-def joined_texts(payload: str) -> list[str]:
-    """Return canonical texts of the answer and the request that a row of a batch was joined of."""
-    answer = dict(read(payload))
-    request = answer.pop("request", None)
-    return [json.dumps(canonical(value)) for value in (answer, request)]
-
-
 def read(text: str) -> Record:
     """Parse a stored record."""
     return json.loads(text, parse_int=_whole_number)

@@ -224,13 +224,17 @@ def _rehearse(traffic: "Traffic") -> None:
     now = datetime.now(UTC)
     with _existing_warehouse() as (path, scratch):
         shown = set[tuple[str, str, bool]]()
-        for rehearsed in sources.rehearse_inputs(
-            path, traffic.inputs, now=now, scratch=scratch, unlisted=traffic.unlisted
+        for loaded in sources.load_inputs(
+            path,
+            traffic.inputs,
+            now=now,
+            unlisted=traffic.unlisted,
+            dry_run=True,
+            scratch=scratch,
         ):
-            loaded = rehearsed.loaded
-            print_line(f"{_loading_sentence(loaded)} ({rehearsed.form}; dry run)")
-            form = (loaded.source, rehearsed.form, loaded.quarantined > 0)
-            for number, record in enumerate(rehearsed.samples if form not in shown else (), 1):
+            print_line(f"{_loading_sentence(loaded)} ({loaded.form}; dry run)")
+            form = (loaded.source, loaded.form, loaded.quarantined > 0)
+            for number, record in enumerate(loaded.samples if form not in shown else (), 1):
                 print_line(f"  {number}. {shorten(record, MOST_SHOWN)}")
             shown.add(form)
             show_reasons([loaded])

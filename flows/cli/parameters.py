@@ -19,9 +19,8 @@ SourceOption = Annotated[
     typer.Option(
         "--source",
         help="The form of the records: fivekey, feedback, otlp, mlflow, langfuse, "
-        "langfuse_events, langsmith, litellm, tensorzero, openpipe, openai_logs, openai_batch, "
-        "gemini_batch, openai_finetuning, sharegpt, bedrock, vertex, helicone, braintrust, "
-        "weave or kong; detected when left out.",
+        "langsmith, litellm, tensorzero, openpipe, openai_logs, openai_finetuning, sharegpt, "
+        "bedrock, vertex, helicone, braintrust, weave or kong; detected when left out.",
     ),
 ]
 

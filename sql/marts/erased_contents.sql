@@ -1,7 +1,6 @@
--- One row per interaction that is erased, in raw or in the archive: its canonical record, its time
--- in microseconds since 1970, and, if it was joined of two lines of a batch, what they hold. Reads
--- raw.interactions, temp.erased_interactions and the files of retention, which erase hands over as
--- archived_interactions.
+-- One row per interaction that is erased, in raw or in the archive: its canonical record, and its
+-- time in microseconds since 1970. Reads raw.interactions, temp.erased_interactions and the files
+-- of retention, which erase hands over as archived_interactions.
 
 with
 
@@ -9,21 +8,18 @@ held as (
     select
         interaction_id as id,
         timestamp,
-        coalesce(record, payload) as canonical,
-        case when source in ('openai_batch', 'gemini_batch') then payload end as joined
+        coalesce(record, payload) as canonical
     from raw.interactions
     union all
     select
         interaction_id as id,
         timestamp,
-        coalesce(record, payload) as canonical,
-        case when source in ('openai_batch', 'gemini_batch') then payload end as joined
+        coalesce(record, payload) as canonical
     from archived_interactions
 )
 
 select
     held.canonical as record,
-    held.joined,
     epoch_us(held.timestamp)::varchar as microseconds
 from held
 inner join temp.erased_interactions as erased using (id)

@@ -14,7 +14,6 @@ select
 from raw.quarantine
 where
     starts_with(quarantine_id, $beginning)
-    and ($source_name::varchar is null or source = $source_name)
     and (
         $quarantine_ids::varchar[] is null
         or quarantine_id in (select unnest($quarantine_ids::varchar[]))

@@ -151,8 +151,9 @@ def hold_against(place: Lake, known: int, root: Path) -> None:
         logs.write(log, (logs.interaction(f"Question {t}", timestamp=t) for t in times))
         with _loading(place) as con, _printed(f"loading {BATCH} rows of {days} day(s)"):
             now = NOW + timedelta(days=DAYS)
-            outcome = load_file.dry_run(con, Input(str(log), "fivekey"), log, now=now)
-        assert outcome.loaded.new == BATCH
+            item, within = Input(str(log), "fivekey"), warehouse.rehearsal
+            loaded = load_file.load(con, item, log, now=now, within=within)
+        assert loaded.new == BATCH
     with _loading(place) as con, _printed(f"the last row among {known:,}"):
         con.table("raw.interactions").max("rowid").fetchall()
 

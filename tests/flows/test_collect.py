@@ -3,6 +3,7 @@
 import json
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,7 +23,6 @@ from components.store import spool, warehouse
 from components.store.warehouse import Row
 from flows import settings, sources
 from tests.support import buckets, logs, warehouses
-from tests.support.batch_rows import answer, request
 
 DAY = 86_400
 DEFAULTS: dict[str, Json] = {"workload_id": "support", "client_id": "app"}
@@ -193,10 +193,10 @@ def test_of_an_experiment_only_what_is_new_is_pulled_and_late_feedback_comes_for
 def test_a_dry_run_of_an_experiment_shows_its_calls_and_stores_nothing(home: settings.Settings):
     traced("r1")
     experiment = Input("mlflow:agent", defaults=Defaults("support", "app"))
-    (rehearsed,) = sources.rehearse_inputs(
-        home.warehouse, [experiment], now=datetime.now(UTC), scratch=home.scratch
+    (rehearsed,) = sources.load_inputs(
+        home.warehouse, [experiment], now=datetime.now(UTC), dry_run=True
     )
-    assert (rehearsed.loaded.new, rehearsed.loaded.source) == (1, "mlflow")
+    assert (rehearsed.new, rehearsed.source) == (1, "mlflow")
     assert json.loads(rehearsed.samples[0])["response"]["id"] == "r1"
     assert rows(home, "from raw.interactions") == []
 
@@ -307,68 +307,6 @@ def test_a_bucket_without_permission_fails_the_run_after_all_else_was_loaded_and
     assert rows(home, "select count(*) as count from raw.interactions") == [{"count": 2}]
 
 
-@pytest.mark.parametrize("first", ["input", "output"])
-def test_the_files_of_a_batch_are_joined_at_the_end_of_a_collect(
-    home: settings.Settings, tmp_path: Path, first: str
-):
-    values = {"input": [request("1"), request("2")], "output": [answer("1")]}
-    defaults = Defaults("support", "shop")
-    inputs = [
-        Input(str(logs.write(tmp_path / f"{n}-{name}.jsonl", values[name])), defaults=defaults)
-        for n, name in enumerate(sorted(values, reverse=first == "output"))
-    ]
-    gone = Input(str(tmp_path / "gone.jsonl"))
-    with pytest.raises(sources.UnreadFilesError):
-        list(sources.load_inputs(home.tables, [inputs[0], gone], now=logs.NOW))
-    loaded = {
-        file.path.stem[2:]: file for file in sources.load_inputs(home.tables, inputs, now=logs.NOW)
-    }
-    assert (loaded["output"].new, loaded["output"].skipped) == (1, False)
-    assert (loaded["input"].quarantined, loaded["input"].skipped) == (1, first == "input")
-    (left,) = rows(home, "select line, path from raw.quarantine")
-    assert left == {"line": 2, "path": str(tmp_path / f"{first == 'output':d}-input.jsonl")}
-    assert rows(home, "select workload_id from raw.interactions") == [{"workload_id": "support"}]
-
-
-def test_a_collect_joins_what_a_killed_one_had_loaded(home: settings.Settings, tmp_path: Path):
-    defaults = Defaults("support", "shop")
-    names = [
-        logs.write(tmp_path / "in.jsonl", [request()]),
-        logs.write(tmp_path / "out.jsonl", [answer()]),
-    ]
-    inputs = [Input(str(path), defaults=defaults) for path in names]
-    with warehouse.connect(home.warehouse) as con:
-        for each in inputs:
-            assert logs.load_input(con, each, now=logs.NOW).quarantined == 1
-    assert sum(file.new for file in sources.load_inputs(home.tables, inputs, now=logs.NOW)) == 1
-    assert all(file.skipped for file in sources.load_inputs(home.tables, inputs, now=logs.NOW))
-
-
-def test_what_was_joined_is_told_before_which_files_are_gone(
-    home: settings.Settings, tmp_path: Path
-):
-    paths = [
-        logs.write(tmp_path / "in.jsonl", [request()]),
-        tmp_path / "gone.jsonl",
-        logs.write(tmp_path / "out.jsonl", [answer()]),
-    ]
-    inputs = [Input(str(path), defaults=Defaults("support", "shop")) for path in paths]
-    told: list[int] = []
-    with pytest.raises(sources.UnreadFilesError, match=r"gone\.jsonl"):
-        told.extend(file.new for file in sources.load_inputs(home.tables, inputs, now=logs.NOW))
-    assert sum(told) == 1
-
-
-def test_a_survey_joins_the_files_of_a_batch(home: settings.Settings, tmp_path: Path):
-    inputs = [
-        Input(str(logs.write(tmp_path / f"{name}.jsonl", [row])))
-        for name, row in (("in", request("1")), ("out", answer("1")))
-    ]
-    defaults = Defaults("support", "shop")
-    surveyed = [*sources.load_survey(home.tables, inputs, defaults, now=logs.NOW)]
-    assert [(file.loaded.new, file.loaded.quarantined) for file in surveyed] == [(0, 0), (1, 0)]
-
-
 def test_a_survey_gives_defaults_to_the_small_files_that_lack_them_only(
     home: settings.Settings, tmp_path: Path
 ):
@@ -403,9 +341,9 @@ def test_a_dry_run_of_small_files_says_of_each_what_a_collect_does(
     inputs = [Input(str(path)) for path in paths]
     (first,) = sources.load_inputs(home.tables, inputs[:1], now=logs.NOW)
     assert first.new == 1
-    rehearsed = [*sources.rehearse_inputs(home.tables, inputs, now=logs.NOW, scratch=home.scratch)]
-    assert [each.samples == [] for each in rehearsed] == [False] * 6
+    rehearsed = [*sources.load_inputs(home.tables, inputs, now=logs.NOW, dry_run=True)]
+    assert all(each.samples for each in rehearsed)
     assert rows(home, "select count(*) as count from raw.interactions") == [{"count": 1}]
     loaded = [*sources.load_inputs(home.tables, inputs, now=logs.NOW)]
-    assert [each.loaded for each in rehearsed] == loaded
+    assert [replace(each, form="", samples=()) for each in rehearsed] == loaded
     assert [each.new for each in loaded] == [0, 1, 1, 1, 1, 1]

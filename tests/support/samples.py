@@ -10,7 +10,6 @@ from components.collect.sources import (
     helicone,
     kong,
     langfuse,
-    langfuse_events,
     langsmith,
     litellm,
     mlflow_traces,
@@ -26,7 +25,6 @@ from components.collect.sources import (
 from components.schema import Json
 from tests.components.collect.sources import (
     test_kong,
-    test_langfuse_events,
     test_mlflow_traces,
     test_openpipe,
     test_otlp_langsmith,
@@ -144,27 +142,6 @@ SAMPLES: list[tuple[Source, dict[str, Json]]] = [
     (langfuse, langfuse_rows.observation(tool_definitions={"weather": "{}"})),
     (langfuse, langfuse_rows.score()),
     (langfuse, langfuse_rows.score(data_type="CORRECTION", value='{"content": "Rainy."}')),
-    (
-        langfuse_events,
-        test_langfuse_events.event(
-            "generation-create",
-            21,
-            id=otlp_requests.SPAN_ID,
-            traceId="t",
-            input=[QUESTION],
-            output="Sunny.",
-        ),
-    ),
-    (
-        langfuse_events,
-        test_langfuse_events.batch(
-            test_langfuse_events.event("score-create", 24, traceId="t", name="ok", value=1)
-        ),
-    ),
-    (
-        langfuse_events,
-        test_langfuse_events.event("score-create", 25, traceId="t", name="tone", value="kind"),
-    ),
     (weave, test_weave.call()),
     (kong, test_kong.entry()),
     (litellm, litellm_payloads.payload()),

@@ -26,23 +26,23 @@ HUMP = re.compile(r"(?<=[a-z0-9])([A-Z])")
 
 def claims(value: dict[str, Json]) -> bool:
     """Claim observations, scores, and traces that contain them."""
-    row = snake_keys(value)
+    row = _snake_keys(value)
     return row.keys() >= OBSERVATION or _is_score(row) or _is_trace(row)
 
 
 @fields.by_row
 def read(row: SourceRow, defaults: Defaults) -> Iterator[SourceRecord]:
     """Yield the records of a row of any export."""
-    value = snake_keys(row.value)
+    value = _snake_keys(row.value)
     if _is_trace(value):
         parts = [fields.part(row, member) for member in _parts(value)]
         if not parts:
             raise fields.missing("observations[0]", "the observations of the trace")
         yield from read(parts, defaults)
     elif _is_score(value):
-        yield ParsedRecord(row, "feedback", score_feedback(value, defaults))
+        yield ParsedRecord(row, "feedback", _score_feedback(value, defaults))
     else:
-        yield ParsedRecord(row, "interactions", interaction(value, defaults))
+        yield ParsedRecord(row, "interactions", _interaction(value, defaults))
 
 
 def _is_score(row: Obj) -> bool:
@@ -60,13 +60,12 @@ def _parts(trace: Obj) -> Iterator[Obj]:
     observations = fields.require_array(trace, "observations")
     for _, observation in fields.objects(observations, "observations"):
         if observation.get("type") == CALL:
-            yield fields.without_nulls(context) | trace_id | snake_keys(observation)
+            yield fields.without_nulls(context) | trace_id | _snake_keys(observation)
     for _, score in fields.objects(fields.optional_array(trace, "scores"), "scores"):
-        yield trace_id | snake_keys(score)
+        yield trace_id | _snake_keys(score)
 
 
-def score_feedback(score: Obj, defaults: Defaults) -> Obj:
-    """Return the feedback of a score with the keys of exports."""
+def _score_feedback(score: Obj, defaults: Defaults) -> Obj:
     kind, value = _score_signal(score)
     actor = (
         fields.optional_text(score, "author_user_id")
@@ -127,8 +126,7 @@ def _score_target(score: Obj) -> Target:
     raise fields.missing("trace_id", "text, or an observation_id or session_id")
 
 
-def interaction(value: Obj, defaults: Defaults) -> Obj:
-    """Return the interaction of an observation with the keys of exports."""
+def _interaction(value: Obj, defaults: Defaults) -> Obj:
     kind = fields.require_text(value, "type")
     if kind != CALL:
         raise fields.unknown_value("type", kind, f"{CALL}: only calls of a model are interactions")
@@ -227,6 +225,5 @@ def _metadata(value: Obj) -> Obj:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def snake_keys(value: Obj) -> Obj:
-    """Return an API object with the field names of exports."""
+def _snake_keys(value: Obj) -> Obj:
     return {HUMP.sub(r"_\1", key).lower(): inner for key, inner in value.items()}

@@ -1,10 +1,10 @@
 """OpenAI's own form: logged requests with their responses, and exports of stored completions.
 
 A log row has ``request`` and ``response``, each in the API's form or under ``body`` (as in HTTP
-logs and the Batch API); the response may be a list of chunks or the text of a stream. Both may also
-be of the Responses API, of text completions, of Anthropic's Messages API or of Gemini, whose
-batches on Vertex AI give such rows with their ``processed_time``. An export row is a
-``chat.completion`` with its ``messages``, or a page (``object: list``) of them.
+logs); the response may be a list of chunks or the text of a stream. Both may also be of the
+Responses API, of text completions, of Anthropic's Messages API or of Gemini, whose batches on
+Vertex AI give such rows with their ``processed_time``. An export row is a ``chat.completion`` with
+its ``messages``, or a page (``object: list``) of them.
 """
 
 from collections.abc import Iterator

@@ -185,9 +185,11 @@ def test_a_file_that_no_source_claims_is_read_as_the_kind_of_its_list(
 
 def test_a_dry_run_shows_the_first_records_and_stores_nothing(con: Connection, tmp_path: Path):
     path = logs.write(tmp_path / "log.jsonl", [*LINES, {"x": 1}])
-    rehearsed = load_file.dry_run(con, Input(str(path)), path, now=logs.NOW)
-    assert (rehearsed.form, rehearsed.loaded.source) == ("lines", "fivekey")
-    assert (rehearsed.loaded.new, rehearsed.loaded.quarantined) == (5, 1)
+    rehearsed = load_file.load(
+        con, Input(str(path)), path, now=logs.NOW, within=warehouse.rehearsal, with_samples=True
+    )
+    assert (rehearsed.form, rehearsed.source) == ("lines", "fivekey")
+    assert (rehearsed.new, rehearsed.quarantined) == (5, 1)
     assert [json.loads(record) for record in rehearsed.samples] == LINES[:3]
     for table in ("interactions", "files", "quarantine", "fields"):
         assert warehouse.rows(con, f"from raw.{table}") == []

@@ -158,8 +158,10 @@ def test_a_dry_run_shows_what_is_new(con: Connection, tmp_path: Path):
     path.write_text(text(1, 2))
     collect(con, path)
     append(path, text(3))
-    rehearsed = load_file.dry_run(con, Input(str(path)), path, now=logs.NOW)
-    assert counts(rehearsed.loaded) == (1, 0, 0)
+    rehearsed = load_file.load(
+        con, Input(str(path)), path, now=logs.NOW, within=warehouse.rehearsal, with_samples=True
+    )
+    assert counts(rehearsed) == (1, 0, 0)
     (sample,) = [json.loads(record) for record in rehearsed.samples]
     assert sample["response"]["id"] == "r3"
 

@@ -3,6 +3,8 @@
 import base64
 from pathlib import Path
 
+import pytest
+
 from components.collect.source import Defaults, Input
 from components.schema import Json
 from tests.components.collect.sources.test_mlflow_traces import span, trace
@@ -41,3 +43,31 @@ def test_a_fully_unreadable_file_is_quarantined_line_by_line(tmp_path: Path):
         assert logs.load_input(con, item, now=logs.NOW).quarantined == 2_500
         ((kept,),) = con.execute("select count(distinct line) from raw.quarantine").fetchall()
     assert kept == 2_500
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param({"custom_id": "1", "method": "POST", "url": "/v1", "body": {}}, id="asked"),
+        pytest.param(
+            {"id": "b", "custom_id": "1", "response": {"body": {}}, "error": None}, id="answered"
+        ),
+        pytest.param({"custom_id": "1", "params": {"messages": []}}, id="asked-of-anthropic"),
+        pytest.param({"custom_id": "1", "result": {"message": {}}}, id="answered-by-anthropic"),
+        pytest.param({"key": "1", "request": {"contents": []}}, id="asked-of-gemini"),
+        pytest.param({"key": "1", "response": {"candidates": []}}, id="answered-by-gemini"),
+        pytest.param(
+            {"id": "e", "type": "generation-create", "timestamp": "2026-01-01", "body": {}},
+            id="an-event-of-langfuse",
+        ),
+    ],
+)
+def test_a_part_of_a_call_is_of_no_known_form_and_the_remedy_says_how_to_join_it(
+    line: dict[str, Json], tmp_path: Path
+):
+    item = Input(str(logs.write(tmp_path / "a.jsonl", [line])), defaults=Defaults("w", "c"))
+    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
+        (reason,) = logs.load_input(con, item, now=logs.NOW).reasons
+    assert reason.reason.startswith("missing keys: ")
+    assert reason.remedy.startswith("no source recognizes these records")
+    assert "how the two files of a batch are joined" in reason.remedy

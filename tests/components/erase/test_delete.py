@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.collect import retention
-from components.collect.source import Defaults, Input
 from components.curate import curate_workload, held_rows
 from components.curate.held_rows import HeldInteraction, Loss
 from components.decide import chain, decision_log
@@ -31,9 +30,8 @@ from components.store import manifest, spool, warehouse
 from components.store.warehouse import Connection
 from flows import sources
 from flows.erasing import erase
-from flows.settings import Settings
 from tests.components.erase.conftest import Eraser
-from tests.support import batch_rows, erased_home, gemini_bodies, logs, telemetry, warehouses
+from tests.support import erased_home, logs, telemetry, warehouses
 from tests.support.erased_home import ANN, BOB, CYD, EACH, RULES, WORKLOAD, House
 
 WORDS = (ANN, "ann asks about", "rains on ann", "ann likes answer")
@@ -251,67 +249,6 @@ def test_erased_records_in_another_form_are_not_loaded_again(home: House, eraser
     assert (loaded.new, loaded.known) == (0, 2 * len(backwards))
     assert len(backwards) >= EACH
     assert home.raw() == kept
-
-
-@pytest.mark.parametrize(
-    "growing", [pytest.param("asked.jsonl", marks=pytest.mark.slow), "answered.jsonl"]
-)
-def test_a_file_of_a_batch_that_grows_alone_brings_no_request_or_answer_back(
-    growing: str, tmp_path: Path, eraser: Eraser
-) -> None:
-    """Without the other file, which is skipped as it is known, its lines wait in quarantine."""
-    settings = Settings(tmp_path / "home", 4200, 5000)
-
-    def asked(name: str, user: str) -> dict[str, Json]:
-        said: Json = [{"role": "user", "content": f"May {name} come?"}]
-        body: Json = {"messages": said, "user": user}
-        return batch_rows.request(name, body=body)
-
-    def load(name: str, lines: list[dict[str, Json]]) -> None:
-        path = logs.write(tmp_path / name, lines)
-        given = Input(str(path), defaults=Defaults(WORKLOAD, "app"))
-        list(sources.load_inputs(settings.tables, [given], now=logs.NOW))
-
-    files = {
-        "asked.jsonl": [asked("hers", ANN), asked("his", BOB)],
-        "answered.jsonl": [batch_rows.answer("hers"), batch_rows.answer("his", "He may.")],
-    }
-    for name, lines in files.items():
-        load(name, lines)
-    eraser(settings, Subject(ANN))
-    more = {"asked.jsonl": asked("new", CYD), "answered.jsonl": batch_rows.answer("new")}
-    load(growing, [*files[growing], more[growing]])
-    with warehouse.connect(settings.tables, writes=()) as con:
-        kept = warehouse.rows(con, "select content from raw.quarantine order by content")
-    waiting = {json.loads(cast("bytes", row["content"]))["custom_id"] for row in kept}
-    assert waiting == {"his", "new"}
-
-
-def test_a_file_of_a_batch_of_geminis_that_grows_brings_no_answer_back(
-    tmp_path: Path, eraser: Eraser
-) -> None:
-    settings = Settings(tmp_path / "home", 4200, 5000)
-
-    def load(name: str, lines: list[dict[str, Json]]) -> None:
-        path = logs.write(tmp_path / name, lines)
-        given = Input(str(path), defaults=Defaults(WORKLOAD, "app"))
-        list(sources.load_inputs(settings.tables, [given], now=logs.NOW))
-
-    def asked(key: str, text: str) -> dict[str, Json]:
-        return {"key": key, "request": {"contents": [{"parts": [{"text": text}]}]}}
-
-    def answered(key: str) -> dict[str, Json]:
-        candidate = gemini_bodies.candidate({"text": "Yes."})
-        return {"key": key, "response": {"candidates": [candidate], "responseId": f"id-{key}"}}
-
-    load("asked.jsonl", [asked("hers", f"May {ANN} come?"), asked("his", "May he come?")])
-    load("answered.jsonl", [answered("hers"), answered("his")])
-    eraser(settings, Subject(ANN, mentions=True))
-    load("answered.jsonl", [answered("hers"), answered("his"), answered("new")])
-    with warehouse.connect(settings.tables, writes=()) as con:
-        kept = warehouse.rows(con, "select content from raw.quarantine order by content")
-    waiting = {json.loads(cast("bytes", row["content"]))["key"] for row in kept}
-    assert waiting == {"his", "new"}
 
 
 def test_a_record_nested_too_deeply_to_be_compared_is_erased_with_the_others(

@@ -15,7 +15,6 @@ from components.collect import files, quarantine
 from components.schema import Json
 from components.store import spool
 from tests.support import buckets, logs, terminal, warehouses, workload_text
-from tests.support.batch_rows import answer, request
 from tests.support.terminal import Terminal
 
 
@@ -48,18 +47,6 @@ def test_a_dry_run_makes_no_home_of_a_folder_that_is_none(shell: Terminal, tmp_p
         assert [*shell.settings.home.iterdir()] == []
 
 
-def test_a_dry_run_joins_the_files_of_a_batch_as_a_collect_does(shell: Terminal, tmp_path: Path):
-    rows = {"in": [request("1"), request("2")], "out": [answer("1")]}
-    paths = [logs.write(tmp_path / f"{name}.jsonl", rows[name]) for name in rows]
-    command = ("collect", *paths, "--workload", "support", "--client", "shop")
-    rehearsed = shell.run(*command, "--dry-run").stdout
-    assert f"{paths[0]}: openai_batch, 0 new rows, 0 known, 1 lines in quarantine" in rehearsed
-    assert f"{paths[1]}: openai_batch, 1 new rows, 0 known, 0 lines in quarantine" in rehearsed
-    assert "Sunny." in rehearsed
-    assert not shell.settings.home.exists()
-    assert "1 new rows from 2 new of 2 files, 1 lines in quarantine" in shell.run(*command).stdout
-
-
 def test_a_workload_under_another_name_is_not_to_be_replaced_by_one_for_all_lines(
     shell: Terminal, tmp_path: Path
 ):
@@ -87,13 +74,6 @@ def test_of_many_files_of_one_form_a_dry_run_shows_the_records_of_one(
 def test_the_help_names_every_source(shell: Terminal):
     words = set(re.findall(r"\w+", shell.run("collect", "--help").stdout))
     assert {source.NAME for source in files.SOURCES} <= words
-
-
-def test_a_row_of_a_batch_that_lacks_its_request_is_explained(shell: Terminal, tmp_path: Path):
-    path = logs.write(tmp_path / "output.jsonl", [answer("a")])
-    output = shell.run("collect", path, "--workload", "w", "--client", "c").stdout
-    assert '1 lines: the `custom_id` "a" has an answer and no request' in output
-    assert "fix: collect the other file of the batch" in output
 
 
 def test_files_are_collected_once_and_bad_lines_listed_shown_and_tried_again(
@@ -145,7 +125,7 @@ def test_a_table_is_rewritten_as_the_readme_shows(shell: Terminal, tmp_path: Pat
     explained = shell.run("collect", "--dry-run", table).stdout
     assert "components/collect/README.md shows how CSV is rewritten" in explained
     page = Path(quarantine.__file__).with_name("README.md").read_text()
-    (script,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    script, _ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     lines = subprocess.run([sys.executable, "-c", script, table], capture_output=True, check=True)
     log = tmp_path / "log.jsonl"
     log.write_bytes(lines.stdout)
