@@ -9,9 +9,9 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from components.collect import (
     files,
@@ -22,11 +22,12 @@ from components.collect import (
     survey,
     writer,
 )
+from components.collect.field_map import FieldMap
 from components.collect.files import AwayError, UnreadableError
 from components.collect.load_file import Loaded
 from components.collect.quarantine import Retried
 from components.collect.source import Defaults, Input, Kind
-from components.collect.sources import mlflow_traces
+from components.collect.sources import mapped, mlflow_traces
 from components.collect.survey import SurveyedFile
 from components.register import mlflow_api, tracking
 from components.schema import Config
@@ -341,7 +342,9 @@ def loading_summary(loaded: Sequence[Loaded], folders: Sequence[str] = ()) -> st
             f"; {waiting} model calls wait up to {segments.HOLD_BACK_SECONDS:.0f} s for their span "
             "or log records"
         )
-    new_fields = sorted({f"{file.source}.{name}" for file in fresh for name in file.new_fields})
+    new_fields = sorted(
+        {f"{mapped.short_name(file.source)}.{name}" for file in fresh for name in file.new_fields}
+    )
     summary += f"; new fields: {', '.join(new_fields)}" if new_fields else ""
     return summary + (f"; {unread_sentence(folders)}" if folders else "")
 
@@ -385,6 +388,9 @@ class SourceEntry(Config):
     source: str | None = None
     """Which form the records have; detected from the content when left out."""
 
+    map: FieldMap | None = None
+    """In place of a source: where the fields of records of a form are that no source reads."""
+
     workload_id: str = ""
     """The workload of records that name none."""
 
@@ -399,6 +405,17 @@ class SourceEntry(Config):
         if source is not None:
             files.source_named(source)
         return source
+
+    @model_validator(mode="after")
+    def _has_one_form(self) -> Self:
+        if self.map is not None and self.source is not None:
+            raise ValueError("has a source and a map, expected one of them")
+        return self
+
+    @property
+    def form(self) -> str | None:
+        """Return the name of the source that reads the records; ``None`` if it is detected."""
+        return self.source if self.map is None else mapped.name_of(self.map)
 
 
 class Sources(Config):
@@ -444,7 +461,7 @@ def files_of_entries(entries: list[SourceEntry], kind: Kind) -> list[Input]:
         defaults = Defaults(entry.workload_id, entry.client_id)
         paths = [entry.path] if entry.path.startswith(MLFLOW) else files.matching_files(entry.path)
         for path in paths:
-            inputs.setdefault(path, Input(path, entry.source, kind, defaults))
+            inputs.setdefault(path, Input(path, entry.form, kind, defaults))
     return [inputs[path] for path in sorted(inputs)]
 
 

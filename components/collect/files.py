@@ -8,23 +8,30 @@ import re
 import socket
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from pydantic import ValidationError
+
+from components import mistakes
 from components.collect import json_arrays, lines, parquet_rows
+from components.collect.field_map import FieldMap
 from components.collect.lines import BEGINNING, Line, LineStart, Unreadable
 from components.collect.source import Defaults, Kind, Source, SourceRecord, SourceRow
 from components.collect.sources import (
     bedrock,
     braintrust,
     feedback,
+    fields,
     fivekey,
     helicone,
     kong,
     langfuse,
     langsmith,
     litellm,
+    mapped,
     mlflow_traces,
     openai_finetuning,
     openai_logs,
@@ -36,6 +43,7 @@ from components.collect.sources import (
     vertex,
     weave,
 )
+from components.collect.sources.mapped import Mapped
 from components.schema import Json
 from components.store import file_locks
 from components.store.addresses import without_secrets
@@ -439,12 +447,25 @@ def _whole(path: Path) -> bytes:
 
 
 def source_named(name: str) -> Source:
-    """Return the source with this name, or raise ``UnknownSourceError``."""
+    """Return the source with this name, which may be a map; or raise ``UnknownSourceError``."""
+    if name.startswith(mapped.PREFIX):
+        return _mapped(name)
     sources = {source.NAME: source for source in SOURCES}
     if name not in sources:
         known = ", ".join(sources)
         raise UnknownSourceError(f"no source is called {name!r}; there are {known}")
     return sources[name]
+
+
+@lru_cache
+def _mapped(name: str) -> Source:
+    source, raw = Mapped(name), fields.loads(name.removeprefix(mapped.PREFIX))
+    try:
+        FieldMap.model_validate(raw)
+    except ValidationError as error:
+        wrong = mistakes.every_mistake(error, FieldMap, raw)
+        raise UnknownSourceError(f"the map can't be used: {'; '.join(wrong)}") from error
+    return source
 
 
 def detect_source(values: Iterable[dict[str, Json]]) -> Source | None:

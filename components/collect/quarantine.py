@@ -75,8 +75,8 @@ REMEDIES: tuple[tuple[str, str], ...] = (
     (
         r"missing keys: .*\b(request|response)\b",
         "no source recognizes these records; where one should, --source NAME (`source:` in a "
-        "workload file) selects it: components/collect/README.md lists the forms, how others are "
-        "rewritten, and how the two files of a batch are joined",
+        "workload file) selects it: components/collect/README.md lists the forms, and how a `map:` "
+        "reads others and the two files of a batch are joined",
     ),
     (
         "missing keys:.*(response_id|actor_id|kind|value)",

@@ -92,13 +92,14 @@ def collect(
 def list_quarantine() -> None:
     """Count the lines in quarantine by source, reason and file."""
     from components.collect import quarantine
+    from components.collect.sources.mapped import short_name
 
     with open_telemetry() as con:
         groups = quarantine.groups(con)
     table = new_table("lines", "source", "reason", "file", "first id")
     for group in groups:
         count, first = str(group.line_count), group.first_id[:12]
-        table.add_row(count, group.source, group.reason, group.path, first)
+        table.add_row(count, short_name(group.source), group.reason, group.path, first)
     console.print(table if groups else "nothing is in quarantine")
 
 
@@ -148,12 +149,14 @@ def drift() -> None:
     Only a sample of a long file is read, so a field that few of its rows have may be missing.
     """
     from components.collect import quarantine
+    from components.collect.sources.mapped import short_name
 
     with open_telemetry() as con:
         fields = quarantine.new_fields(con)
     table = new_table("source", "new field", "first seen", "file")
     for new in fields:
-        table.add_row(new.source, new.field, f"{new.first_seen_at:%Y-%m-%d %H:%M}", new.first_path)
+        first_seen = f"{new.first_seen_at:%Y-%m-%d %H:%M}"
+        table.add_row(short_name(new.source), new.field, first_seen, new.first_path)
     console.print(table if fields else "no source shows a field that its first file had not")
 
 
@@ -259,11 +262,14 @@ def show_reasons(loaded: "Sequence[Loaded]") -> None:
 
 
 def _loading_sentence(loaded: "Loaded") -> str:
+    from components.collect.sources.mapped import short_name
+
+    source = short_name(loaded.source)
     if loaded.skipped:
-        return f"{loaded.path}: {loaded.source}, loaded before ({loaded.known} rows)"
+        return f"{loaded.path}: {source}, loaded before ({loaded.known} rows)"
     merged = f" ({loaded.merged} with new metadata)" if loaded.merged else ""
     return (
-        f"{loaded.path}: {loaded.source}, {loaded.new} new rows, {loaded.known} known{merged}, "
+        f"{loaded.path}: {source}, {loaded.new} new rows, {loaded.known} known{merged}, "
         f"{loaded.quarantined} lines in quarantine"
     )
 

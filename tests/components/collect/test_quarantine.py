@@ -70,4 +70,4 @@ def test_a_part_of_a_call_is_of_no_known_form_and_the_remedy_says_how_to_join_it
         (reason,) = logs.load_input(con, item, now=logs.NOW).reasons
     assert reason.reason.startswith("missing keys: ")
     assert reason.remedy.startswith("no source recognizes these records")
-    assert "how the two files of a batch are joined" in reason.remedy
+    assert "the two files of a batch are joined" in reason.remedy

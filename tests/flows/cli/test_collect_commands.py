@@ -14,7 +14,14 @@ import pytest
 from components.collect import files, quarantine
 from components.schema import Json
 from components.store import spool
-from tests.support import buckets, logs, terminal, warehouses, workload_text
+from tests.support import (
+    buckets,
+    logs,
+    openai_completions,
+    terminal,
+    warehouses,
+    workload_text,
+)
 from tests.support.terminal import Terminal
 
 
@@ -118,22 +125,49 @@ def test_damaged_and_binary_files_are_told_from_lines_that_lack_a_field(
     ]
 
 
-def test_a_table_is_rewritten_as_the_readme_shows(shell: Terminal, tmp_path: Path):
+def run_script(number: int, to: Path, *arguments: Path) -> Path:
+    """Write what a script of the page about sources makes of files."""
+    page = Path(quarantine.__file__).with_name("README.md").read_text()
+    script = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[number]
+    command = [sys.executable, "-c", script, *arguments]
+    to.write_bytes(subprocess.run(command, capture_output=True, check=True).stdout)
+    return to
+
+
+def test_a_table_is_rewritten_as_the_readme_shows_and_read_by_a_map(
+    shell: Terminal, tmp_path: Path
+):
     table = tmp_path / "export.csv"
     head, row = "id,created_at,user,prompt,completion", '1,2026-01-01 12:00:00,ann,"a, or\nb?",b'
     table.write_text(f"\ufeff{head}\n{row}\n")
     explained = shell.run("collect", "--dry-run", table).stdout
     assert "components/collect/README.md shows how CSV is rewritten" in explained
-    page = Path(quarantine.__file__).with_name("README.md").read_text()
-    script, _ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    lines = subprocess.run([sys.executable, "-c", script, table], capture_output=True, check=True)
-    log = tmp_path / "log.jsonl"
-    log.write_bytes(lines.stdout)
-    assert "1 new rows from 1 new of 1 files, 0 lines" in shell.run("collect", log).stdout
+    lines = run_script(0, tmp_path / "log.jsonl", table)
+    paths = {"request": "prompt", "answer": "completion", "timestamp": "created_at"}
+    source = f"map:{json.dumps({**paths, 'user_id': 'user'})}"
+    named = ("--source", source, "--workload", "support", "--client", "shop")
+    collected = shell.run("collect", lines, *named).stdout
+    assert f"{lines}: map, 1 new rows" in collected
     with warehouses.connect(shell.settings.warehouse) as con:
-        ((payload,),) = con.execute("select payload from raw.interactions").fetchall()
-    record = json.loads(payload)
+        ((text,),) = con.execute("select record from raw.interactions").fetchall()
+    record = json.loads(text)
     assert (record["user_id"], record["request"]["messages"][0]["content"]) == ("ann", "a, or\nb?")
+
+
+def test_the_two_files_of_a_batch_are_joined_as_the_readme_shows(shell: Terminal, tmp_path: Path):
+    body: Json = {"model": "m", "messages": [{"role": "user", "content": "Rome?"}]}
+    asked = logs.write(tmp_path / "in.jsonl", [{"custom_id": "1", "body": body}])
+    answers: list[dict[str, Json]] = [
+        {
+            "custom_id": "1",
+            "response": {"status_code": 200, "body": openai_completions.completion()},
+        },
+        {"custom_id": "1", "response": None},
+    ]
+    answered = logs.write(tmp_path / "out.jsonl", answers)
+    lines = run_script(1, tmp_path / "log.jsonl", asked, answered)
+    output = shell.run("collect", lines, "--workload", "support", "--client", "shop").stdout
+    assert "1 new rows from 1 new of 1 files, 0 lines in quarantine" in output
 
 
 def test_a_hostile_line_neither_steers_the_terminal_nor_breaks_a_table(
