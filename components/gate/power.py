@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
-from scipy import optimize, stats
+import scipy  # its parts are loaded at their first use: half a second
 
 from components.gate.paired_scores import PairedScores
 
@@ -125,7 +125,9 @@ def chance(at: Rates, n: int, alpha: float, margin: float | None = None) -> floa
     scatter = variance + total * gap**2 * max(at.clumping - at.size, 0.0)
     loss = at.largest * max(1 - (margin or 0.0), EDGE)
     spare = total * gap - _distance(loss / math.sqrt(squares), alpha) * math.sqrt(squares)
-    return float(stats.norm.cdf(spare / math.sqrt(scatter))) if scatter > 0 else float(spare > 0)
+    return (
+        float(scipy.stats.norm.cdf(spare / math.sqrt(scatter))) if scatter > 0 else float(spare > 0)
+    )
 
 
 def exact(n: int, differing: float, difference: float, alpha: float) -> float:
@@ -141,9 +143,9 @@ def exact(n: int, differing: float, difference: float, alpha: float) -> float:
     mean, spread = n * differing, math.sqrt(n * differing * (1 - differing)) + 1
     low, high = max(0, int(mean - WIDE * spread)), min(n, int(mean + WIDE * spread))
     deciding = np.arange(low, high + 1)
-    critical = stats.binom.isf(alpha, deciding, 0.5) + 1  # the fewest wins that reach alpha
-    wins = stats.binom.sf(critical - 1, deciding, (1 + difference / differing) / 2)
-    return float((stats.binom.pmf(deciding, n, differing) * wins).sum())
+    critical = scipy.stats.binom.isf(alpha, deciding, 0.5) + 1  # the fewest wins that reach alpha
+    wins = scipy.stats.binom.sf(critical - 1, deciding, (1 + difference / differing) / 2)
+    return float((scipy.stats.binom.pmf(deciding, n, differing) * wins).sum())
 
 
 def detectable(at: Rates, n: int, alpha: float, margin: float | None = None) -> float | None:
@@ -160,7 +162,7 @@ def detectable(at: Rates, n: int, alpha: float, margin: float | None = None) -> 
 
     if short(1.0) < 0:
         return None
-    return cast("float", optimize.brentq(short, -(margin or 0.0), 1.0, xtol=1e-4))
+    return cast("float", scipy.optimize.brentq(short, -(margin or 0.0), 1.0, xtol=1e-4))
 
 
 def needed(at: Rates, n: int, alpha: float, margin: float | None = None) -> int | None:
@@ -191,4 +193,6 @@ def _distance(loss: float, alpha: float) -> float:
     if limit < LIMITED[0][0]:
         return STARVED * root / math.sqrt(2) * (1 / limit + limit)
     ratios, added = zip(*LIMITED, strict=True)
-    return LEARNING * float(stats.norm.isf(alpha)) + root * float(np.interp(limit, ratios, added))
+    return LEARNING * float(scipy.stats.norm.isf(alpha)) + root * float(
+        np.interp(limit, ratios, added)
+    )

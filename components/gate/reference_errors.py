@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from scipy import stats
+import scipy
 
 from components.gate import significance
 from components.gate.judgement import Comparison
@@ -51,8 +51,10 @@ def exact_interval(faults: int, drawn: int, tail: float) -> tuple[float, float]:
     Clopper and Pearson 1934, Biometrika 26:404. Drawing without replacement only makes it wider
     than it need be.
     """
-    low = float(stats.beta.ppf(tail, faults, drawn - faults + 1)) if faults else 0.0
-    high = float(stats.beta.ppf(1 - tail, faults + 1, drawn - faults)) if faults < drawn else 1.0
+    low = float(scipy.stats.beta.ppf(tail, faults, drawn - faults + 1)) if faults else 0.0
+    high = (
+        float(scipy.stats.beta.ppf(1 - tail, faults + 1, drawn - faults)) if faults < drawn else 1.0
+    )
     return low, high
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from scipy import optimize, stats
+import scipy
 
 from components.gate import paired_scores
 from components.gate.paired_scores import PairedScores
@@ -20,7 +20,7 @@ def mcnemar(wins: int, losses: int) -> float:
     """
     if wins + losses == 0:
         return 1.0
-    return float(stats.binom.sf(wins - 1, wins + losses, 0.5))
+    return float(scipy.stats.binom.sf(wins - 1, wins + losses, 0.5))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -125,7 +125,7 @@ def score_interval(counts: WinLossCounts, tail: float) -> tuple[float, float]:
     Unlike Wald's it keeps its coverage if few requests or none are discordant. Source: Tango (1998,
     Statistics in Medicine 17:891).
     """
-    bound = float(stats.norm.isf(tail))
+    bound = float(scipy.stats.norm.isf(tail))
     lead = min(max(counts.difference, EDGE - 1), 1 - EDGE)
     low, high = EDGE - 1, 1 - EDGE
     return (
@@ -139,7 +139,7 @@ def _crossing(
 ) -> float:
     if function(low) <= 0 or function(high) >= 0:
         return otherwise
-    return cast("float", optimize.brentq(function, low, high, xtol=1e-10))
+    return cast("float", scipy.optimize.brentq(function, low, high, xtol=1e-10))
 
 
 DEGENERATE = 1e-9  # a narrower interval comes from equal differences, and would claim certainty
@@ -198,7 +198,7 @@ def kept_share(
     for row, group in enumerate(clusters if clusters is not None else groups):
         sums[place[group]] += scores[row] - ours, reference[row] - theirs
     (var_ours, both), (_, var_theirs) = sums.T @ sums / n**2 * len(groups) / (len(groups) - 1)
-    t_squared = float(stats.t.ppf((1 + level) / 2, len(groups) - 1)) ** 2
+    t_squared = float(scipy.stats.t.ppf((1 + level) / 2, len(groups) - 1)) ** 2
     square = theirs**2 - t_squared * float(var_theirs)
     if square <= 0:
         return KeptShare(ours / theirs, None, None, n, "the reference is not surely above zero")
@@ -212,7 +212,7 @@ def kept_share(
 
 def _wilson_of_share(share: float, n: int, level: float) -> tuple[float, float]:
     # Wilson 1927, eq. 4
-    squared = float(stats.norm.ppf((1 + level) / 2)) ** 2
+    squared = float(scipy.stats.norm.ppf((1 + level) / 2)) ** 2
     middle, spread = share + squared / (2 * n), squared * share * (1 - share) / n
     half, scale = math.sqrt(spread + (squared / (2 * n)) ** 2), 1 + squared / n
     return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)

@@ -42,7 +42,7 @@ STEP = "step: "  # begins a line in which a service says what its start is doing
 LEVEL = re.compile(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
 LEVEL_WITHIN = 60  # characters of a line in which Prefect, MLflow and uvicorn name its level
 
-CHECK_EVERY = 3.0  # seconds between two checks of a service that works
+CHECK_EVERY = 5.0  # seconds between two checks of a service that works
 CHECK_DEADLINE = 3.0  # seconds in which a check must be answered
 HANGING_AFTER = 3  # misses in a row of a process that does not even compute
 BUSY_AFTER = 40  # misses in a row of one that computes: two minutes
@@ -55,6 +55,7 @@ LONGEST_WAIT = 30.0  # seconds between two restarts of a service that dies at on
 STEADY_AFTER = 60.0  # seconds after which the wait before a restart is short again
 START_SECONDS = 180.0  # that a start may compute nothing; a first one takes 15 on two idle cores
 WORDS_WAIT = 1.0  # seconds for the last lines of a process that has ended
+ORPHANS_EVERY = 10.0  # seconds between two looks for orphans while no service ends
 ORPHAN_GRACE = 15.0  # seconds in which an orphaned trainer may still save its checkpoint
 
 
@@ -253,6 +254,11 @@ class Child:
         """The process's exit code; ``None`` while it runs."""
         return self._popen.poll() if self._popen else None
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether its process has ended, and it has not been started again."""
+        return self.condition == "restarting" or self.exit_code is not None
+
     def plan_restart(self) -> None:
         """Plan the restart of a process that ended; the wait grows each time it ended soon."""
         now = time.monotonic()
@@ -336,6 +342,20 @@ class Orphans:
 
     def __init__(self) -> None:
         self._deadlines: dict[int, float] = {}
+        self._next_look = 0.0
+
+    def end_round(self, own: set[int], *, at_once: bool) -> bool:
+        """Look for orphans now and then, and while any is left; return whether any is.
+
+        Args:
+            own: The processes that the supervisor started.
+            at_once: Look now, since one of them has ended: what was below it may be left.
+        """
+        now = time.monotonic()
+        if at_once or self._deadlines or now >= self._next_look:
+            self._next_look = now + ORPHANS_EVERY  # a look reads all of the machine's processes
+            self.end(own)
+        return bool(self._deadlines)
 
     def end(self, own: set[int]) -> bool:
         """Continue ending the orphans, without waiting; return whether any is left."""

@@ -6,6 +6,8 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -32,6 +34,8 @@ RUNS_COMMANDS = (
     "/ajax-api/3.0/jobs",
     "/gateway",
 )
+
+TASKS_LOOK_EVERY = timedelta(seconds=3)
 
 
 def confine_artifacts(root: Path) -> None:
@@ -204,6 +208,7 @@ def serve_prefect(settings: Settings, logins: Credentials) -> None:
     from prefect.server.api.server import create_app  # noqa: PLC0415
     from prefect.settings import get_current_settings  # noqa: PLC0415
 
+    look_less_often()
     server = get_current_settings().server
     uvicorn.run(
         RequestGuard(create_app(final=True), origins, own_hosts(origins)),
@@ -211,6 +216,20 @@ def serve_prefect(settings: Settings, logins: Credentials) -> None:
         port=settings.prefect_port,
         timeout_keep_alive=server.api.keepalive_timeout,
         log_level=server.logging_level.lower(),
+    )
+
+
+def look_less_often() -> None:
+    """Let Prefect's background worker look for due tasks every few seconds, not four times in one.
+
+    A task that is not for later is taken at once, as before. There is no setting for it.
+    """
+    from prefect.server.api import background_workers  # noqa: PLC0415 - as where it is called
+
+    background_workers.Worker = partial(  # pyright: ignore[reportAttributeAccessIssue]
+        background_workers.Worker,
+        minimum_check_interval=TASKS_LOOK_EVERY,
+        scheduling_resolution=TASKS_LOOK_EVERY,
     )
 
 

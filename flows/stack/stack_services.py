@@ -174,12 +174,28 @@ def service_environment(settings: Settings, base: Mapping[str, str]) -> dict[str
         **AT_REST,
         "MPLBACKEND": "Agg",
         **kept,
+        **_compiled_modules(kept),
         **client_environment(settings),
         MARK: stack_mark(settings),
         "TMPDIR": str(settings.scratch),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "PYTHONUNBUFFERED": "1",
         "NO_PROXY": ",".join(filter(None, (kept.get("NO_PROXY"), HOST, "localhost"))),
+    }
+
+
+def _compiled_modules(base: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables by which Python keeps compiled modules apart from the sources.
+
+    Where it may not write beside the sources, as in many container images, each service would
+    compile thousands of modules anew: half of what a start computes.
+    """
+    if not base.get("PYTHONDONTWRITEBYTECODE") or base.get("PYTHONPYCACHEPREFIX"):
+        return {}
+    cache = Path(base.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return {
+        "PYTHONDONTWRITEBYTECODE": "",
+        "PYTHONPYCACHEPREFIX": str(cache / "lora-flywheel" / "compiled"),
     }
 
 

@@ -71,10 +71,9 @@ class Supervisor:
 
     def start(self, deployer: str) -> None:
         """Start everything, each part as soon as it can; raise ``StartError`` when one dies."""
-        prefect, mlflow = (
-            self._launch(service) for service in stack_services.servers(self.settings)
-        )
-        self._until(lambda: self._works(prefect) or self._works(mlflow))
+        prefect, _ = (self._launch(service) for service in stack_services.servers(self.settings))
+        if (gateway := stack_services.gateway(self.settings)) is not None:
+            self._launch(gateway)
         deploy = self._launch(stack_services.deployer(self.settings, deployer))
         self._until(lambda: self._works(prefect))
         self._until(self._has_crashed_lost_runs)
@@ -84,8 +83,6 @@ class Supervisor:
         self.say("starting", "starting the workers")
         for worker in stack_services.workers(self.settings):
             self._launch(worker)  # after deploying, which withdraws the runs missed meanwhile
-        if (gateway := stack_services.gateway(self.settings)) is not None:
-            self._launch(gateway)
         self._until(lambda: all(self._works(child) for child in self._children))
         self.say("up", "everything runs")
 
@@ -93,7 +90,8 @@ class Supervisor:
         """Restart services that die or hang, indefinitely."""
         while True:
             self._signals.wait(1.0)  # the end of a child wakes it at once
-            orphaned = self._orphans.end(self._own())
+            ended = any(child.has_ended for child in self._children)
+            orphaned = self._orphans.end_round(self._own(), at_once=ended)
             for child in self._children:
                 with suppress(httpx.HTTPError):  # Prefect is away; the next round retries
                     self._tend(child, orphaned=orphaned)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias, cast
 
 import pyarrow.parquet as pq
-from scipy import stats
+import scipy
 
 from components import scorecard
 from components.chat import dialects
@@ -89,7 +89,7 @@ def measure_agreement(scores: Sequence[float | None]) -> JudgeAgreement:
     agreed, unjudged = decided.count(1.0), [*scores].count(None)
     if not decided:
         return JudgeAgreement(len(scores), unjudged, 0, 0, None, None)
-    ends = stats.binomtest(agreed, len(decided)).proportion_ci(method="wilson")
+    ends = scipy.stats.binomtest(agreed, len(decided)).proportion_ci(method="wilson")
     return JudgeAgreement(
         len(scores), unjudged, len(decided), agreed, float(ends.low), float(ends.high)
     )

@@ -283,6 +283,22 @@ def test_what_an_operator_exported_holds(settings: Settings) -> None:
     assert {name: status.get(name) for name in exported} == exported
 
 
+def test_services_keep_compiled_modules_where_python_may_not_write_beside_the_sources(
+    settings: Settings,
+) -> None:
+    forbidden = {"PYTHONDONTWRITEBYTECODE": "1", "XDG_CACHE_HOME": "/cache"}
+    env = stack_services.service_environment(settings, forbidden)
+    assert env["PYTHONPYCACHEPREFIX"] == "/cache/lora-flywheel/compiled"
+    assert not env["PYTHONDONTWRITEBYTECODE"]
+    chosen = forbidden | {"PYTHONPYCACHEPREFIX": "/elsewhere"}
+    for exported in ({}, {"PYTHONPYCACHEPREFIX": "/elsewhere"}, chosen):
+        env = stack_services.service_environment(settings, exported)
+        assert {name: env[name] for name in env if name.startswith("PYTHON")} == {
+            "PYTHONUNBUFFERED": "1",
+            **{name: exported[name] for name in exported if name.startswith("PYTHON")},
+        }
+
+
 def test_who_dies_at_once_is_restarted_after_ever_longer_waits(settings: Settings) -> None:
     settings.logs.mkdir(parents=True)
     command = (sys.executable, "-c", "print('why'); raise SystemExit(4)")
