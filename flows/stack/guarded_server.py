@@ -37,6 +37,8 @@ RUNS_COMMANDS = (
 
 TASKS_LOOK_EVERY = timedelta(seconds=3)
 
+WORKER = "Worker"  # in Prefect's module of background tasks; a test holds that it is used
+
 
 def confine_artifacts(root: Path) -> None:
     """Make the MLflow server of this process write and read files below ``root`` only."""
@@ -224,13 +226,12 @@ def look_less_often() -> None:
 
     A task that is not for later is taken at once, as before. There is no setting for it.
     """
-    from prefect.server.api import background_workers  # noqa: PLC0415 - as where it is called
+    from docket import Worker  # noqa: PLC0415 - as where it is called
+    from prefect.server.api import background_workers  # noqa: PLC0415 - as above
 
-    background_workers.Worker = partial(  # pyright: ignore[reportAttributeAccessIssue]
-        background_workers.Worker,
-        minimum_check_interval=TASKS_LOOK_EVERY,
-        scheduling_resolution=TASKS_LOOK_EVERY,
-    )
+    every = TASKS_LOOK_EVERY
+    patient = partial(Worker, minimum_check_interval=every, scheduling_resolution=every)
+    setattr(background_workers, WORKER, patient)
 
 
 def serve_mlflow(settings: Settings, logins: Credentials) -> None:

@@ -37,6 +37,26 @@ def eventually(claim: Callable[[], bool], seconds: float = 90) -> bool:
     return claim()
 
 
+def test_prefects_background_worker_looks_as_seldom_as_it_is_told() -> None:
+    script = """
+import asyncio
+from docket import Docket
+from prefect.server.api import background_workers
+from flows.stack.guarded_server import TASKS_LOOK_EVERY, look_less_often
+made = []
+look_less_often()
+worker = background_workers.Worker
+background_workers.Worker = lambda docket: made.append(worker(docket)) or made[0]
+async def serve():
+    async with Docket("test", "memory://test") as docket:
+        async with background_workers.background_worker(docket):
+            pass
+asyncio.run(serve())
+assert made[0].minimum_check_interval == made[0].scheduling_resolution == TASKS_LOOK_EVERY
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
 def post(settings: Settings, path: str, body: dict[str, Any]) -> Any:
     """Ask the server; SQLite is busy now and then, and Prefect's own client asks again, too."""
     with logins.prefect(settings) as prefect:
