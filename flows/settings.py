@@ -35,13 +35,7 @@ RAY = "FLYWHEEL_RAY"
 VARIABLES = (
     *("FLYWHEEL_HOME", GROUP, "FLYWHEEL_STORE", "FLYWHEEL_WAREHOUSE", RAY),
     *(PREFECT_PORT, MLFLOW_PORT, METRICS_PORT, SERVE_PORT),
-    *(
-        "FLYWHEEL_CPU_TYPE",
-        "FLYWHEEL_PROCESSES",
-        "FLYWHEEL_MACHINES",
-        "FLYWHEEL_MACHINE",
-        "FLYWHEEL_RENDEZVOUS",
-    ),
+    *("FLYWHEEL_CPU_TYPE", "FLYWHEEL_PROCESSES"),
     *("FLYWHEEL_FLOW_HOURS", "FLYWHEEL_LOG_FORMAT", "FLYWHEEL_FLOWS", "FLYWHEEL_STACK"),
     *("FLYWHEEL_CODE", "FLYWHEEL_KEY", "FLYWHEEL_VERSION_KEY"),
     *("FLYWHEEL_URL", "FLYWHEEL_TOKEN", "FLYWHEEL_WORKLOAD"),  # of infra/litellm_bridge.py
@@ -68,24 +62,6 @@ class Servers:
     mlflow: str
 
 
-@dataclass(frozen=True, slots=True)
-class Machines:
-    """The machines that train together: their ``count``, and this one's ``number`` from 0.
-
-    They meet at the address of machine 0, which runs the flows.
-    """
-
-    count: int
-    number: int
-    host: str
-    port: int
-
-    @property
-    def address(self) -> str:
-        """Where they meet."""
-        return f"{self.host}:{self.port}"
-
-
 class _Place:
     """A file or folder of a home, by its name there."""
 
@@ -104,7 +80,6 @@ class Settings:
     prefect_port: int
     mlflow_port: int
     processes: int | None = None  # of one training; unset: one for each GPU, or one
-    machines: Machines | None = None  # that one training is spread over; unset: this one
     flow_hours: float = 24.0  # that a run may compute before ``flows.maintenance`` cancels it
     metrics_port: int | None = None  # where the stack shows its figures to Prometheus
     serve_port: int | None = None  # where the stack answers applications; unset: it serves nothing
@@ -259,7 +234,6 @@ def load(env: Mapping[str, str] = os.environ) -> Settings:
         prefect_port=_port(env, PREFECT_PORT, 4200),
         mlflow_port=_port(env, MLFLOW_PORT, 5000),
         processes=_processes(env),
-        machines=_machines(env),
         flow_hours=_hours(env),
         log_format=_log_format(env),
         metrics_port=_port(env, METRICS_PORT, 0) if env.get(METRICS_PORT) else None,
@@ -406,23 +380,6 @@ def _log_format(env: Mapping[str, str]) -> Literal["text", "json"]:
 
 def _processes(env: Mapping[str, str]) -> int | None:
     return _number(env, "FLYWHEEL_PROCESSES", least=1)
-
-
-def _machines(env: Mapping[str, str]) -> Machines | None:
-    count = _number(env, "FLYWHEEL_MACHINES", least=1) or 1
-    if count == 1:
-        return None
-    number = _number(env, "FLYWHEEL_MACHINE", least=0) or 0
-    if number >= count:
-        raise SettingsError(f"FLYWHEEL_MACHINE is {number}; {count} machines have 0 to {count - 1}")
-    address = env.get("FLYWHEEL_RENDEZVOUS") or ""
-    match = re.fullmatch(r"([\w.-]+):(\d{1,5})", address, re.ASCII)
-    if match is None or not 0 < int(match[2]) < 65536:
-        raise SettingsError(
-            f"FLYWHEEL_RENDEZVOUS is {address!r}, and FLYWHEEL_MACHINES is {count}; expected "
-            "HOST:PORT, by which all of them reach machine 0"
-        )
-    return Machines(count, number, match[1], int(match[2]))
 
 
 def _number(env: Mapping[str, str], name: str, *, least: int) -> int | None:

@@ -263,14 +263,7 @@ def _run_steps(
     saved: Path,
     checkpoint: Path | None,
 ) -> TrainingProgress:
-    step = 0 if checkpoint is None else checkpoints.step_of(checkpoint.name)
-    highest = process_group.highest_number(step, trainer.args.device)
-    if process_group.any_process(step != highest, trainer.args.device):
-        raise RuntimeError(
-            f"resuming the training in {saved}: one process finds a checkpoint of step {highest}, "
-            "another a different one or none; all of them need the same folder"
-        )
-    # All have found the same checkpoint, before others are deleted.
+    process_group.barrier()  # all have chosen their checkpoint before others are deleted
     if process_group.process_number() == 0:
         checkpoints.drop_irregular(saved, int(trainer.args.save_steps), keep=checkpoint)
     adapted = cast("PeftModel", trainer.model)

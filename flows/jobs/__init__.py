@@ -1,5 +1,5 @@
 """Work that loads torch, in processes of its own: `runner` starts a job and reads its progress.
 
 `shared_job` shows it to other machines. `launch` waits for GPUs and becomes the job; `entrypoint`
-is the job itself. One training may be spread over `machines`: the others run `peer`.
+is the job itself.
 """

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import sys
 import time
 from dataclasses import asdict
@@ -124,7 +123,7 @@ def require_named_inputs(spec: TrainSpec) -> None:
 
 def train_adapter(spec: TrainSpec) -> None:
     """Train one adapter, or a candidate of a search until its stop condition."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # each machine has a base of its own
+    if os.environ.get("RANK", "0") == "0":
         require_named_inputs(spec)
     import torch
 
@@ -132,24 +131,15 @@ def train_adapter(spec: TrainSpec) -> None:
 
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    try:
-        reached = fit.fit(
-            spec.snapshot,
-            spec.base,
-            spec.folder,
-            spec.recipe,
-            warm_start=spec.warm_start,
-            report=print_progress,
-            stop=spec.stop,
-        )
-    except RuntimeError as error:
-        if is_on_several_machines() and LOST_CONNECTION.search(str(error)):
-            raise MachineLostError(
-                f"training {spec.folder} on several machines: the connection to another one was "
-                "lost, which ended or was stopped (its own log says why); started again, the "
-                "training resumes from its last checkpoint"
-            ) from error
-        raise
+    reached = fit.fit(
+        spec.snapshot,
+        spec.base,
+        spec.folder,
+        spec.recipe,
+        warm_start=spec.warm_start,
+        report=print_progress,
+        stop=spec.stop,
+    )
     if os.environ.get("RANK", "0") != "0":
         return
     if reached.finished:
@@ -159,23 +149,6 @@ def train_adapter(spec: TrainSpec) -> None:
             manifest.write_atomically(spec.rows, json.dumps(reached.rows))
     if spec.reached is not None:
         reached.write(spec.reached)
-
-
-class MachineLostError(RuntimeError):
-    """Another machine that trained together with this one is gone."""
-
-
-LOST_CONNECTION = re.compile(
-    "closed by peer|reset by peer|connection refused|connectfullmesh|broken pipe|timed out|"
-    "remote process exited",
-    re.IGNORECASE,
-)
-"""What gloo and NCCL write of a lost peer; gloo raises a plain ``RuntimeError``."""
-
-
-def is_on_several_machines() -> bool:
-    """Return whether other processes of this training run on other machines."""
-    return os.environ.get("WORLD_SIZE") != os.environ.get("LOCAL_WORLD_SIZE")
 
 
 def write_example_prompt(model: Path, adapter: Path) -> None:

@@ -5,7 +5,6 @@ import os
 import socket
 import sys
 import time
-import uuid
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -17,9 +16,8 @@ from components.schema import Progress
 from components.store import file_locks, manifest
 from flows import settings as environment
 from flows.jobs import entrypoint, job_specs, runner
-from flows.jobs import machines as several_machines
 from flows.jobs.job_specs import JobSpec, LengthsSpec, PlanSpec, TrainSpec
-from flows.settings import Machines, SettingsError
+from flows.settings import SettingsError
 from flows.stack.processes import dying_with_parent
 
 POLL_SECONDS = 0.5
@@ -126,33 +124,20 @@ def main(kind: str, spec_path: Path) -> None:
     """Wait for GPUs and become the job, or several processes of it under ``accelerate launch``."""
     settings, gpus = environment.load(), device.cuda_devices()
     spec, started = job_specs.read(kind, spec_path), time.monotonic()
-    machines = several_machines.for_job(spec, settings)
-    count = process_count(spec, settings.processes, len(gpus), machines.count if machines else 1)
+    count = process_count(spec, settings.processes, len(gpus))
     arguments = ["-m", "flows.jobs.entrypoint", kind, str(spec_path)]
-    command = processes_command(arguments, count, machines)
+    command = processes_command(arguments, count)
     with ExitStack() as stack:
-        variables, announce = dict[str, str](), None
-        if machines:
-            report = partial(report_waiting, count=machines.count, unit="machines")
-            wait = partial(
-                _GpuWait(report).sleep, f"waiting for the machines that meet at {machines.address}"
-            )
-            file = several_machines.announcement_file(settings, machines)
-            announce = stack.enter_context(several_machines.leading(file, wait))
-            variables |= several_machines.network_environment(machines, os.environ)
+        variables = dict[str, str]()
         if gpus and not isinstance(spec, PlanSpec | LengthsSpec):  # they compute on the CPU
             uuids, doing = [gpu.uuid for gpu in gpus], spec_path.parent.name
             report = partial(report_waiting, count=count)
             held = hold_gpus(settings.gpus, uuids, count, doing, report)
             places = [uuids.index(uuid) for uuid in stack.enter_context(held)]
-            variables |= {VISIBLE: visible_devices(places, os.environ)}
-        elif count > 1 or machines:
-            variables |= cpu_environment(count, os.environ)
+            variables = {VISIBLE: visible_devices(places, os.environ)}
+        elif count > 1:
+            variables = cpu_environment(count, os.environ)
         note_waiting(spec, spec_path, time.monotonic() - started)
-        if machines and announce:
-            attempt, path = uuid.uuid4().hex, str(spec_path.absolute())
-            announce(several_machines.Announcement(attempt, kind, path, count))
-            report_waiting("waiting for the other machines", machines.count, "machines")
         if variables:
             exec_command(command, variables)
     entrypoint.main(kind, spec_path)
@@ -167,8 +152,8 @@ def note_waiting(spec: JobSpec, spec_path: Path, seconds: float) -> None:
         manifest.write_atomically(spec_path, later.model_dump_json(indent=2))
 
 
-def process_count(spec: JobSpec, requested: int | None, gpus: int, machines: int = 1) -> int:
-    """Return a job's processes on each machine: for a training, as configured or one per GPU."""
+def process_count(spec: JobSpec, requested: int | None, gpus: int) -> int:
+    """Return a job's processes: for a training, as configured or one per GPU."""
     if not isinstance(spec, TrainSpec):
         return 1
     if requested and requested > gpus > 0:
@@ -178,26 +163,15 @@ def process_count(spec: JobSpec, requested: int | None, gpus: int, machines: int
         )
     # Each process takes a part of every step: more than a step's examples would be idle. Their
     # number changes only the order in which gradients are summed.
-    return min(requested or max(gpus, 1), max(1, spec.recipe.step_size // machines))
+    return min(requested or max(gpus, 1), spec.recipe.step_size)
 
 
-def processes_command(
-    arguments: list[str], count: int, machines: Machines | None = None
-) -> list[str]:
-    """Return the command of a job's processes here; several are killed with their launcher.
-
-    ``count`` is the number of processes on each of the ``machines``.
-    """
-    if count == 1 and machines is None:
+def processes_command(arguments: list[str], count: int) -> list[str]:
+    """Return the command of a job's processes; several are killed with their launcher."""
+    if count == 1:
         return [sys.executable, *arguments]
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
-    if machines is None:
-        launch += ["--num_machines", "1", "--num_processes", str(count)]
-        launch += ["--main_process_port", "0"]
-    else:
-        launch += ["--num_machines", str(machines.count), "--machine_rank", str(machines.number)]
-        launch += ["--num_processes", str(machines.count * count)]
-        launch += ["--main_process_ip", machines.host, "--main_process_port", str(machines.port)]
+    launch += ["--num_machines", "1", "--num_processes", str(count), "--main_process_port", "0"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]  # the trainer chooses itself
     return [*launch, "--no_python", *dying_with_parent([sys.executable, *arguments], "KILL")]
 
@@ -222,9 +196,9 @@ def exec_command(command: list[str], added: Mapping[str, str]) -> None:
     os.execve(command[0], command, os.environ | added)
 
 
-def report_waiting(message: str, count: int, unit: str = "GPUs") -> None:
+def report_waiting(message: str, count: int) -> None:
     """Report to the waiting flow what the job waits for."""
-    entrypoint.print_progress(Progress(message, 0, count, unit))
+    entrypoint.print_progress(Progress(message, 0, count, "GPUs"))
 
 
 if __name__ == "__main__":

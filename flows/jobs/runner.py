@@ -26,7 +26,7 @@ Listener: TypeAlias = Callable[[Progress], None]  # called for each progress lin
 
 WORK = "work.json"  # in a job's folder, once it has ended: the work that it took
 
-WAITED = "waited.json"  # beside it: the seconds that it waited for GPUs and machines
+WAITED = "waited.json"  # beside it: the seconds that it waited for GPUs
 
 PROGRESS, WORK_DONE = TypeAdapter(Progress), TypeAdapter(Work)
 
@@ -37,13 +37,11 @@ LOCK, POLL_SECONDS = "lock", 0.5  # the file of ``sole`` in a job's folder, and 
 
 STOPPED = (-signal.SIGTERM, 128 + signal.SIGTERM)  # exit codes of a job that somebody stopped
 
-LOST_MACHINE = "MachineLostError"  # in the log: a launcher of several processes exits with 1
-
 
 class JobError(RuntimeError):
     """A job ended without finishing its work.
 
-    ``is_interrupted``: it was stopped or lost a machine, so that nothing is wrong with its work.
+    ``is_interrupted``: it was stopped, so that nothing is wrong with its work.
     """
 
     def __init__(self, message: str, *, is_interrupted: bool = False) -> None:
@@ -104,7 +102,7 @@ def run_job(
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         raise JobError(
             f"{spec.kind} job ended with code {code}; the end of {log}:\n{tail}",
-            is_interrupted=code in STOPPED or LOST_MACHINE in tail,
+            is_interrupted=code in STOPPED,
         )
 
 

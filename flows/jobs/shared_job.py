@@ -1,17 +1,15 @@
 """Show a job to other machines, and keep its checkpoints where another one can resume it."""
 
 import json
-import shutil
 import threading
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from components.store import manifest, object_store
 from components.store.object_store import DamagedObjectError, ObjectStore, StoreError
 from components.train import checkpoints
 from flows import settings
-from flows.jobs import machines
 from flows.jobs.job_specs import JobSpec, TrainSpec
 from flows.settings import Settings
 
@@ -36,16 +34,12 @@ def shared(spec: JobSpec, folder: Path) -> Generator[None]:
         pull_checkpoints(home, spec.folder)
     is_over = threading.Event()
     thread = threading.Thread(target=sharing.until, args=(is_over,), daemon=True)
-    with ExitStack() as stack:
-        if over := machines.for_job(spec, home):
-            sharing.push_checkpoints()  # all machines resume from the same one
-            stack.enter_context(machines.shown(home, over, spec, folder / "spec.json"))
-        thread.start()
-        try:
-            yield
-        finally:
-            is_over.set()
-            thread.join()
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def fetch(file: Path) -> None:
@@ -54,12 +48,6 @@ def fetch(file: Path) -> None:
     if home.store and (text := home.store.read(home.portable(file))) is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         manifest.write_atomically(file, text)
-
-
-def copy_checkpoints(home: Settings, adapter: Path) -> None:
-    """Replace the checkpoints of an adapter on this machine by those of the object store."""
-    shutil.rmtree(adapter / checkpoints.CHECKPOINTS, ignore_errors=True)
-    pull_checkpoints(home, adapter)
 
 
 def forget_checkpoints(adapter: Path) -> None:
@@ -111,7 +99,7 @@ class _Sharing:
             # What could not be pushed is still new at the next look.
             with suppress(*object_store.network_errors(), StoreError):
                 self._show_files()
-                self.push_checkpoints()
+                self._push_checkpoints()
 
     def _show_files(self) -> None:
         for path in (self._folder / name for name in SHOWN):
@@ -121,7 +109,7 @@ class _Sharing:
                     self._home.publish(path)
                     self._shown[path.name] = state
 
-    def push_checkpoints(self) -> None:
+    def _push_checkpoints(self) -> None:
         """Push sealed checkpoints of a training, and delete those that it has deleted.
 
         At its end the training deletes all: those of the store stay until the adapter is finished.

@@ -3,19 +3,14 @@
 import asyncio
 import json
 import re
-from dataclasses import replace
 from typing import Any, cast
 
 import jsonschema
-import kubernetes_validate
 import pytest
-import yaml
 from prefect.client.orchestration import PrefectClient
 from prefect.workers.base import BaseJobConfiguration
 
-from flows import settings
 from flows.doctor import checks
-from flows.settings import Machines
 from tests.infra import templates
 from tests.infra.pages import INFRA
 from tests.infra.templates import HOME, IMAGE, VALUES
@@ -155,33 +150,3 @@ def test_a_pod_goes_to_the_nodes_that_were_named_and_puts_up_with_the_gpu_taint(
 def test_an_evicted_pod_has_time_for_a_checkpoint_and_is_not_started_again_by_kubernetes() -> None:
     assert pod()["terminationGracePeriodSeconds"] >= 30
     assert filled("kubernetes").job_manifest["spec"]["backoffLimit"] == 0, "Prefect starts it again"
-
-
-@pytest.mark.parametrize("name", TYPES)
-def test_a_training_is_of_one_machine_unless_more_are_named(name: str) -> None:
-    assert settings.load(cast("dict[str, str]", filled(name).env)).machines is None
-    spread = filled(name, machines="3", rendezvous="training:29500").env
-    assert settings.load(cast("dict[str, str]", spread)).machines == Machines(
-        3, 0, "training", 29500
-    )
-    schema = templates.read(name)["variables"]
-    for wrong in ({"machines": 2}, {"machines": "0"}, {"rendezvous": "training"}):
-        with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(defaults(schema) | VALUES | wrong, schema)
-
-
-def test_the_other_machines_meet_the_pod_of_the_flow_run() -> None:
-    text = (templates.FOLDER.parent / "peers.yaml").read_text()
-    service, peers, *policies = yaml.safe_load_all(text)
-    for document in (service, peers, *policies):
-        kubernetes_validate.validate(document, "1.31", strict=True)
-    values = {"machines": "2", "rendezvous": "training:29500"}
-    first = settings.load(cast("dict[str, str]", filled("kubernetes", **values).env)).machines
-    (container,) = peers["spec"]["template"]["spec"]["containers"]
-    env = {each["name"]: each.get("value", "1") for each in container["env"]}
-    other = settings.load(env).machines
-    assert first is not None
-    assert other == replace(first, number=1)
-    assert f"{service['metadata']['name']}:{service['spec']['ports'][0]['port']}" == first.address
-    assert peers["spec"]["replicas"] == first.count - 1
-    assert peers["spec"]["ordinals"] == {"start": 1}

@@ -186,24 +186,6 @@ def named_inputs(folder: Path) -> TrainSpec:
     )
 
 
-def test_another_machine_joins_no_training_with_another_base_at_the_same_path(
-    tmp_path: Path,
-) -> None:
-    path = tmp_path / "spec.json"
-    path.write_text(named_inputs(tmp_path).model_dump_json())
-    (tmp_path / "base" / "config.json").write_text("that of the second machine")
-    together = {"RANK": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.jobs.entrypoint", "train", str(path)],
-        env=os.environ | together,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert f"{tmp_path}/base has the content" in done.stderr
-
-
 def test_a_specification_of_an_unknown_kind_or_with_an_unknown_field_is_refused(
     tmp_path: Path,
 ) -> None:
