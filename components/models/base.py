@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
-Precision: TypeAlias = Literal["nf4", "nf4-single", "fp4", "fp4-single", "bf16", "fp32"]
+Precision: TypeAlias = Literal["nf4", "fp4", "bf16", "fp32"]
 """The type of a base's weights. ``nf4`` is QLoRA's 4-bit NormalFloat, ``fp4`` its 4-bit float; both
-also quantize their constants (double quantization), unless they are ``-single``."""
+also quantize their constants (double quantization)."""
 
 CONTENT = (
     "*.safetensors",
@@ -176,11 +176,10 @@ def quantization(precision: Precision, compute: "torch.dtype") -> "BitsAndBytesC
 
     if not is_quantized(precision):
         return None
-    kind, _, single = precision.partition("-")
     return BitsAndBytesConfig(
         load_in_4bit=True,
-        bnb_4bit_quant_type=kind,
-        bnb_4bit_use_double_quant=not single,
+        bnb_4bit_quant_type=precision,
+        bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute,
     )
 
@@ -259,13 +258,3 @@ def attach_adapter(model: "PreTrainedModel", adapter: Path) -> "PeftModel":
         warnings.filterwarnings("error", message=".*missing adapter keys")
         warnings.filterwarnings("ignore", message="Unsupported layer type")  # norms, trained whole
         return PeftModel.from_pretrained(model, str(adapter))
-
-
-def detach_adapter(adapted: "PeftModel") -> None:
-    """Restore the base, including its ``modules_to_save``, which PEFT alone would leave trained."""
-    from peft.utils.other import ModulesToSaveWrapper
-
-    for module in adapted.modules():
-        if isinstance(module, ModulesToSaveWrapper):
-            module.set_adapter([])
-    adapted.unload()

@@ -85,7 +85,6 @@ ADAPTER_SHAPE = (
     "use_dora",
     "target_modules",
     "layers_to_transform",
-    "modules_to_save",
 )
 """Settings that must be equal for a warm start: they define what the weights mean."""
 
@@ -104,9 +103,7 @@ def warm_start_problem(recipe: Recipe, base: str, earlier: AdapterManifest) -> s
         before = Recipe.model_validate(earlier.recipe)
     except ValidationError:
         return "its recipe has settings that no longer exist"
-    if before.method == "adalora" or str(before.init_lora_weights).startswith(
-        ("pissa", "olora", "eva")
-    ):
+    if before.method == "adalora" or str(before.init_lora_weights).startswith(("pissa", "eva")):
         return "its ranks are not those of its recipe: its method reallocates or doubles them"
     if before.init_lora_weights == "loftq":  # its successors' recipes would not show it
         return (

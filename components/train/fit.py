@@ -47,7 +47,7 @@ from components.train.callbacks import (
 from components.train.checkpoints import StopCondition, TrainingProgress
 from components.train.micro_batches import ONE_BY_ONE, BatchLayout
 from components.train.packing import Epochs, can_pack_rows
-from components.train.recipe import Recipe
+from components.train.recipe import ADAM_BETA2, Recipe
 from components.train.sft_trainer import CompletionTrainer
 from components.train.training_examples import TrainingExample
 
@@ -291,7 +291,7 @@ def _training_arguments(recipe: Recipe, saved: Path) -> SFTConfig:
     return SFTConfig(
         output_dir=str(saved),
         learning_rate=recipe.learning_rate,
-        adam_beta2=recipe.adam_beta2,
+        adam_beta2=ADAM_BETA2,
         lr_scheduler_type=recipe.lr_scheduler_type,
         warmup_steps=recipe.warmup_ratio,
         num_train_epochs=recipe.num_train_epochs,

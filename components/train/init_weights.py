@@ -1,4 +1,4 @@
-"""First weights of an adapter computed from the base: PiSSA, OLoRA, LoftQ, orthogonal, EVA."""
+"""First weights of an adapter computed from the base: PiSSA, LoftQ, EVA."""
 
 import random
 from collections.abc import Generator, Mapping, Sequence
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from components.train.training_examples import Tokens
 
 
-DRAWN_BY_PEFT = (True, "gaussian")  # random, so independent of the base's quantization
-
 Factors: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 """``A`` ``[r, in]`` and ``B`` ``[out, r]`` of a layer, in fp32."""
 
@@ -37,14 +35,10 @@ def scaled_alpha(recipe: Recipe) -> float:
     return recipe.lora_alpha * (sqrt(2) if recipe.use_rslora else 2)
 
 
-def peft_init(recipe: Recipe) -> bool | str:
-    """Return PEFT's own setting; ``set_init_weights`` then replaces what PEFT can't compute."""
-    start = recipe.init_lora_weights
-    return start if start in (*DRAWN_BY_PEFT, "eva") else True
-
-
 def set_init_weights(adapted: "PeftModel", recipe: Recipe) -> None:
-    """Set the first weights of every layer.
+    """Set the first weights of every layer to those of PiSSA or LoftQ.
+
+    PEFT's own would change the base (PiSSA), or need a GPU and ignore the scale (LoftQ).
 
     Raises:
         ValueError: The rank exceeds that of a layer's weight.
@@ -54,7 +48,7 @@ def set_init_weights(adapted: "PeftModel", recipe: Recipe) -> None:
         weight = dequantize_module_weight(layer.get_base_layer()).detach().float()
         if getattr(layer, "fan_in_fan_out", False):  # GPT-2's layers hold their weight transposed
             weight = weight.T
-        if recipe.r > min(weight.shape) and recipe.init_lora_weights != "orthogonal":
+        if recipe.r > min(weight.shape):
             raise ValueError(
                 f"init_lora_weights {recipe.init_lora_weights} takes {recipe.r} directions from "
                 f"{name}, which has {min(weight.shape)}: lower r, or name other target_modules"
@@ -108,38 +102,15 @@ def pissa_factors(weight: torch.Tensor, r: int, scale: float, rounds: int | None
     return root[:, None] * right[:r], left[:, :r] * root
 
 
-def olora_factors(weight: torch.Tensor, r: int) -> Factors:
-    """Return the first columns of Q and rows of R of the QR decomposition (arXiv:2406.01775)."""
-    left, right = torch.linalg.qr(weight)
-    return right[:r], left[:, :r]
-
-
-def orthogonal_factors(weight: torch.Tensor, r: int) -> Factors:
-    """Draw nonzero factors whose product is zero.
-
-    PEFT's implementation uses the weight's dtype, which for 4 bits is an integer.
-    """
-    directions, _ = torch.linalg.qr(torch.randn(r, r))
-    a = (torch.randn(weight.shape[1], r // 2) @ directions[0::2]).T / 10
-    b = torch.randn(weight.shape[0], r // 2) @ directions[1::2] / 10
-    return a.to(weight.device), b.to(weight.device)
-
-
 def _factors(recipe: Recipe, base: Path, name: str, weight: torch.Tensor, scale: float) -> Factors:
     kind, r = str(recipe.init_lora_weights), recipe.r
-    match kind:
-        case "olora":
-            return olora_factors(weight, r)
-        case "orthogonal":
-            return orthogonal_factors(weight, r)
-        case "loftq":
-            # the quantization error (arXiv:2310.08659) in one round: more would quantize the base
-            # again, and the adapter would fit no other copy of it
-            stored = bases.read_weight(base, f"{name}.weight")
-            return pissa_factors(stored.to(weight) - weight, r, scale)
-        case _:
-            rounds = int(kind.removeprefix("pissa_niter_")) if "niter" in kind else None
-            return pissa_factors(weight, r, scale, rounds)
+    if kind == "loftq":
+        # the quantization error (arXiv:2310.08659) in one round: more would quantize the base
+        # again, and the adapter would fit no other copy of it
+        stored = bases.read_weight(base, f"{name}.weight")
+        return pissa_factors(stored.to(weight) - weight, r, scale)
+    rounds = int(kind.removeprefix("pissa_niter_")) if "niter" in kind else None
+    return pissa_factors(weight, r, scale, rounds)
 
 
 def _layer_weights(layer: LoraLayer) -> tuple[torch.nn.Parameter, torch.nn.Parameter]:

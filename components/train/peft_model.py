@@ -62,64 +62,17 @@ def hidden_from_trl(adapted: PeftModel) -> Generator[None]:
         del adapted.get_output_embeddings
 
 
-def require_trainable(model: "PreTrainedModel", names: Sequence[str]) -> None:
-    """Raise ``ValueError`` if ``modules_to_save`` names what can't be trained whole."""
-    modules = dict(model.named_modules())
-    for suffix in names:
-        matches = {name: module for name, module in modules.items() if name.endswith(suffix)}
-        if not matches:
-            raise ValueError(
-                f"modules_to_save names {suffix}, which this base doesn't have; it has "
-                f"{_last_names(modules)}"
-            )
-        for name, module in matches.items():
-            if next(module.parameters(), None) is None:
-                raise ValueError(
-                    f"modules_to_save names {suffix}, but {name} has no weights to train: "
-                    "leave it out"
-                )
-            if not all(weight.is_floating_point() for weight in module.parameters()):
-                raise ValueError(
-                    f"modules_to_save names {suffix}, but {name} is in 4 bits, which a step would "
-                    "not change: set bnb_4bit_quant_type to null, or train an adapter of it"
-                )
-
-
-def _require_compatible(model: "PreTrainedModel", recipe: Recipe) -> None:
-    """Raise ``ValueError`` if the recipe names modules for what PEFT or their first weights can't.
-
-    A weight that has an adapter can't have a trained copy, nor can one that is tied to it.
-    """
-    if not isinstance(recipe.target_modules, list):
+def _require_linear(model: "PreTrainedModel", recipe: Recipe) -> None:
+    """Raise ``ValueError`` if first weights can't be computed from a module's weights."""
+    if not isinstance(recipe.target_modules, list) or recipe.init_lora_weights in (True, "eva"):
         return
-    modules = dict(model.named_modules())
     ends = tuple(f".{name}" for name in recipe.target_modules)
-    adapted = [name for name in modules if f".{name}".endswith(ends)]
-    copied = [name for name in modules if name.endswith(tuple(recipe.modules_to_save or ()))]
-    if twice := {*adapted} & {*copied}:
-        raise ValueError(
-            f"target_modules names an adapter of {min(twice)}, modules_to_save all of it: leave "
-            "it out of one of them"
-        )
-    tied = [name for name, module in modules.items() if _is_tied(model, module)]
-    if {*adapted} & {*tied} and {*copied} & {*tied}:
-        raise ValueError(
-            f"target_modules names an adapter of {min({*adapted} & {*tied})}, modules_to_save all "
-            f"of {min({*copied} & {*tied})}, and both are one weight in this base: leave out one "
-            "of them"
-        )
-    embeddings = [name for name in adapted if isinstance(modules[name], torch.nn.Embedding)]
-    if embeddings and recipe.init_lora_weights not in (*init_weights.DRAWN_BY_PEFT, "eva"):
-        raise ValueError(
-            f"init_lora_weights {recipe.init_lora_weights} is computed from the weights of linear "
-            f"layers, and target_modules names {embeddings[0]}: leave it out, or take true"
-        )
-
-
-def _is_tied(model: "PreTrainedModel", module: torch.nn.Module) -> bool:
-    ends = (model.get_input_embeddings(), model.get_output_embeddings())
-    weights = {id(getattr(end, "weight", end)) for end in ends}
-    return module in ends and len(weights) == 1
+    for name, module in model.named_modules():
+        if f".{name}".endswith(ends) and isinstance(module, torch.nn.Embedding):
+            raise ValueError(
+                f"init_lora_weights {recipe.init_lora_weights} is computed from the weights of "
+                f"linear layers, and target_modules names {name}: leave it out, or take true"
+            )
 
 
 def _last_names(modules: Iterable[str]) -> str:
@@ -194,15 +147,14 @@ def _set_first_weights(
         load_weights(adapted, warm_start)
     elif recipe.init_lora_weights == "eva":
         init_weights.set_eva_weights(adapted, rows, recipe)
-    elif recipe.init_lora_weights not in init_weights.DRAWN_BY_PEFT:
+    elif recipe.init_lora_weights is not True:
         init_weights.set_init_weights(adapted, recipe)
 
 
 def _wrap_base(
     model: "PreTrainedModel", recipe: Recipe, checkpoint: Path | None, *, widens: bool
 ) -> PeftModel:
-    require_trainable(model, recipe.modules_to_save or [])
-    _require_compatible(model, recipe)
+    _require_linear(model, recipe)
     modules = [name for name, _ in model.named_modules()]
     if widens and getattr(model, "is_loaded_in_4bit", False):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
@@ -228,13 +180,12 @@ def _skip_model_card(output_dir: str) -> None:
 def _lora_config(model: "PreTrainedModel", recipe: Recipe, checkpoint: Path | None) -> PeftConfig:
     if recipe.method == "full":
         return LNTuningConfig(task_type="CAUSAL_LM", target_modules=_whole_modules(model))
-    # trained copies of tied embeddings stay tied
-    ties = bool(recipe.modules_to_save) and bool(model.config.tie_word_embeddings)
     if recipe.method == "adalora":
-        config = rank_allocation.adalora_config(recipe, ties=ties)
+        config = rank_allocation.adalora_config(recipe)
         config.exclude_modules = _towers(model)
         return config
-    if checkpoint is not None and recipe.init_lora_weights == "eva":
+    takes_rows = recipe.init_lora_weights == "eva"
+    if checkpoint is not None and takes_rows:
         return init_weights.eva_config(checkpoint)
     return LoraConfig(
         task_type="CAUSAL_LM",
@@ -243,13 +194,11 @@ def _lora_config(model: "PreTrainedModel", recipe: Recipe, checkpoint: Path | No
         lora_dropout=recipe.lora_dropout,
         use_rslora=recipe.use_rslora,
         use_dora=recipe.use_dora,
-        init_lora_weights=init_weights.peft_init(recipe),  # pyright: ignore[reportArgumentType] - a str
-        eva_config=EvaConfig() if recipe.init_lora_weights == "eva" else None,
+        init_lora_weights="eva" if takes_rows else True,
+        eva_config=EvaConfig() if takes_rows else None,
         target_modules=recipe.target_modules,
         exclude_modules=_towers(model),
         layers_to_transform=recipe.layers_to_transform,
-        modules_to_save=recipe.modules_to_save,
-        ensure_weight_tying=ties,
     )
 
 

@@ -13,7 +13,7 @@ from transformers import (  # noqa: TID253 - as above
 )
 
 from components.models.base import ADAPTER
-from components.train.recipe import AdaLora, Recipe
+from components.train.recipe import FIXED_ADALORA, AdaLora, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -26,18 +26,18 @@ UNKNOWN = 2**31  # total steps before the training begins
 SENSITIVITY, UNCERTAINTY, KEPT = "sensitivity", "uncertainty", "kept"  # in the optimizer's state
 
 
-def adalora_config(recipe: Recipe, *, ties: bool) -> AdaLoraConfig:
+def adalora_config(recipe: Recipe) -> AdaLoraConfig:
     """Return PEFT's configuration; its steps are set when the training begins."""
     return AdaLoraConfig(
         task_type="CAUSAL_LM",
-        **recipe.adalora.model_dump(exclude={"tinit", "tfinal"}),
+        init_r=recipe.adalora.init_r,
+        target_r=recipe.adalora.target_r,
+        **cast("dict[str, Any]", FIXED_ADALORA),
         total_step=UNKNOWN,
         lora_alpha=recipe.lora_alpha,
         lora_dropout=recipe.lora_dropout,
         target_modules=recipe.target_modules,
         layers_to_transform=recipe.layers_to_transform,
-        modules_to_save=recipe.modules_to_save,
-        ensure_weight_tying=ties,
     )
 
 
@@ -125,7 +125,7 @@ class RankAllocation(TrainerCallback):
                 identity = torch.eye(len(products), device=products.device)
                 distances.append(torch.linalg.matrix_norm(products - identity))
                 weights.append(weight)
-        penalty = scale * self.knobs.orth_reg_weight * torch.stack(distances).mean()
+        penalty = scale * self.config.orth_reg_weight * torch.stack(distances).mean()
         for weight, pull in zip(weights, torch.autograd.grad(penalty, weights), strict=True):
             weight.grad = pull if weight.grad is None else weight.grad + pull
 

@@ -95,18 +95,6 @@ class AdaLora(Config):
     tfinal: float = Field(default=0.3, ge=0)
     """Steps after pruning, below 1 a share of all: more lets the remaining ranks settle."""
 
-    deltaT: int = Field(default=1, ge=1)  # noqa: N815 - PEFT's name
-    """Steps between prunings: more is steadier, and prunes more at once."""
-
-    beta1: float = Field(default=0.85, gt=0, lt=1)
-    """Decay of a weight's mean sensitivity: higher is steadier and slower."""
-
-    beta2: float = Field(default=0.85, gt=0, lt=1)
-    """Decay of the mean uncertainty of that sensitivity."""
-
-    orth_reg_weight: float = Field(default=0.5, ge=0)
-    """Weight of the penalty that keeps singular vectors orthogonal, and so ranks distinct."""
-
     @model_validator(mode="after")
     def _prunes(self) -> "AdaLora":
         if self.target_r >= self.init_r:
@@ -167,7 +155,7 @@ def _method_problems(recipe: "Recipe") -> Iterator[str]:
     idle = {
         "lora": ("adalora",),
         "adalora": OF_LORA,
-        "full": (*OF_LORA, *OF_ADAPTERS, "modules_to_save", "adalora"),
+        "full": (*OF_LORA, *OF_ADAPTERS, "adalora"),
     }
     changed = ", ".join(name for name in idle[recipe.method] if recipe.changes(name))
     if changed:
@@ -181,8 +169,6 @@ def _method_problems(recipe: "Recipe") -> Iterator[str]:
             "method full can't train 4-bit weights, which a step would not change: set "
             "bnb_4bit_quant_type to null"
         )
-    if recipe.init_lora_weights == "orthogonal" and recipe.r % 2:
-        yield f"init_lora_weights orthogonal requires an even r, found {recipe.r}"
     if recipe.init_lora_weights == "loftq" and recipe.bnb_4bit_quant_type is None:
         yield (
             "init_lora_weights loftq compensates the quantization error: set bnb_4bit_quant_type "
@@ -200,6 +186,24 @@ EXAMPLE_KNOBS = (
 """Settings that only apply to examples; their defaults have no effect."""
 
 
+ADAM_BETA2 = 0.95
+"""Decay of the optimizer's second moment: low, since the first gradients of short runs are the
+largest and would slow down all later steps."""
+
+FIXED: dict[str, Json] = {
+    "adam_beta2": ADAM_BETA2,
+    "bnb_4bit_use_double_quant": True,
+    "modules_to_save": None,
+}
+FIXED_ADALORA: dict[str, Json] = {
+    "deltaT": 1,
+    "beta1": 0.85,
+    "beta2": 0.85,
+    "orth_reg_weight": 0.5,
+}
+"""What every recipe has, and keys digest as if it were set: PEFT's defaults of AdaLoRA."""
+
+
 class Recipe(Config):
     """How an adapter is trained; any changed value gives another adapter."""
 
@@ -214,9 +218,6 @@ class Recipe(Config):
     bnb_4bit_quant_type: Literal["nf4", "fp4"] | None = "nf4"
     """Type of the base's weights in training and, unless ``evaluate`` overrides it, in evaluation
     and serving; null is bf16: four times the memory, and no loss."""
-
-    bnb_4bit_use_double_quant: bool = True
-    """Quantize the quantization's constants, too: saves 0.37 bits per weight."""
 
     r: int = Field(default=16, ge=1, le=512)
     """Rank of the adapter: higher learns more and takes more memory."""
@@ -233,12 +234,11 @@ class Recipe(Config):
     better at low ranks, and slower, since each step recomputes all lengths."""
 
     init_lora_weights: (
-        Literal[True, "gaussian", "orthogonal", "olora", "pissa", "loftq", "eva"]
+        Literal[True, "pissa", "loftq", "eva"]
         | Annotated[str, StringConstraints(pattern=r"^pissa_niter_[0-9]{1,3}$")]
     ) = True
-    """The adapter's first weights: random (true, ``gaussian``, ``orthogonal``), or computed from
-    the base's weights (``pissa``, ``olora``), their quantization error (``loftq``) or the rows
-    (``eva``)."""
+    """The adapter's first weights: random (true), or computed from the base's weights (``pissa``),
+    their quantization error (``loftq``) or the rows (``eva``)."""
 
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the adapter's inputs dropped in a step: higher guards against memorizing."""
@@ -249,10 +249,6 @@ class Recipe(Config):
     layers_to_transform: list[NonNegativeInt] | None = Field(default=None, min_length=1)
     """The layers that get an adapter, from 0; all by default. Leaving out the lower ones shortens a
     step, since gradients stop there. Requires ``target_modules`` by name."""
-
-    modules_to_save: list[str] | None = Field(default=None, min_length=1)
-    """Modules that are trained and saved whole with the adapter, such as ``embed_tokens`` for words
-    that the base doesn't know: they take their full size, and few servers load them."""
 
     adalora: AdaLora = AdaLora()
     """Rank allocation of method ``adalora``, which replaces ``r``."""
@@ -285,10 +281,6 @@ class Recipe(Config):
     canaries: bool = False
     """Also learn 64 made-up secrets, one row each, so that ``evaluate.built_in: [canaries]`` can
     measure how much of a single row the adapter reveals; the adapter keeps them."""
-
-    adam_beta2: float = Field(default=0.95, gt=0, lt=1)
-    """Decay of the optimizer's second moment: lower suits short runs, whose first gradients are the
-    largest and would slow down all later steps."""
 
     lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     """Decay of the learning rate after the warm-up."""
@@ -339,8 +331,9 @@ class Recipe(Config):
 
     @property
     def learned(self) -> dict[str, Json]:
-        """The settings that determine the adapter: all but how processes share the base."""
-        return self.model_dump(mode="json", exclude={"fsdp"})
+        """What determines the adapter: the settings but how processes share the base, and FIXED."""
+        settings = self.model_dump(mode="json", exclude={"fsdp"})
+        return FIXED | settings | {"adalora": FIXED_ADALORA | settings["adalora"]}
 
     @property
     def step_size(self) -> int:
@@ -355,8 +348,7 @@ class Recipe(Config):
     @property
     def has_frozen_half(self) -> bool:
         """Whether half of the adapter is frozen, to cancel the other half's first weights."""
-        start = self.init_lora_weights
-        return isinstance(start, str) and start.startswith(("pissa", "olora"))
+        return str(self.init_lora_weights).startswith("pissa")
 
     @property
     def rank(self) -> int:
@@ -370,7 +362,7 @@ class Recipe(Config):
         return {
             "peft_type": methods[self.method],
             "r": self.rank,
-            **self.model_dump(include={"use_dora", "target_modules", "modules_to_save"}),
+            **self.model_dump(include={"use_dora", "target_modules"}),
         }
 
     def changes(self, name: str) -> bool:
@@ -398,11 +390,7 @@ class Recipe(Config):
     @property
     def precision(self) -> Precision:
         """The type of the base's weights."""
-        if self.bnb_4bit_quant_type is None:
-            return "bf16"
-        single: dict[str, Precision] = {"nf4": "nf4-single", "fp4": "fp4-single"}
-        kind = self.bnb_4bit_quant_type
-        return kind if self.bnb_4bit_use_double_quant else single[kind]
+        return self.bnb_4bit_quant_type or "bf16"
 
 
 def adapter_key(

@@ -212,7 +212,7 @@ def put_on(model: Any, adapter: Path | None) -> Generator[Any]:
     try:
         yield ready
     finally:
-        base.detach_adapter(ready)
+        ready.unload()
 
 
 def random_adapter(model: Any, folder: Path, like: Path | None, seed: int) -> Path:
@@ -229,7 +229,7 @@ def random_adapter(model: Any, folder: Path, like: Path | None, seed: int) -> Pa
         if "lora_" in name:
             weight.data += torch.randn_like(weight) * noise
     wrapped.save_pretrained(str(folder))
-    base.detach_adapter(wrapped)
+    wrapped.unload()
     return folder
 
 

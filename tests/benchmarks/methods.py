@@ -32,7 +32,6 @@ METHODS: dict[str, dict[str, object]] = {
     "rslora": {"use_rslora": True, "lora_alpha": 8},
     "dora": {"use_dora": True},
     "pissa": {"init_lora_weights": "pissa_niter_8"},
-    "olora": {"init_lora_weights": "olora"},
     "loftq": {"init_lora_weights": "loftq"},
     "eva": {"init_lora_weights": "eva"},
     "adalora": {"method": "adalora", "learning_rate": 1e-2, "adalora": {"init_r": 16}},

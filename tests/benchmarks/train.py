@@ -48,7 +48,6 @@ RECIPE = Recipe(
     r=16,
     lora_alpha=32,
     learning_rate=5e-4,
-    adam_beta2=0.999,
     lr_scheduler_type="linear",
     warmup_ratio=0.1,
     per_device_train_batch_size=BATCH,

@@ -20,7 +20,7 @@ from components.schema import Progress
 from components.train import fit, peft_model, sft_trainer, training_examples
 from components.train.micro_batches import BatchLayout, collate
 from components.train.packing import Epochs
-from components.train.recipe import Recipe
+from components.train.recipe import ADAM_BETA2, Recipe
 from components.train.training_examples import TrainingExample
 from tests.cuda import models
 from tests.cuda.models import Shape
@@ -101,7 +101,7 @@ def train_trl(shape: Shape, snapshot: Path, **flags: Any) -> Pace:
                 per_device_train_batch_size=BATCH,
                 num_train_epochs=1,
                 learning_rate=RECIPE.learning_rate,
-                adam_beta2=RECIPE.adam_beta2,
+                adam_beta2=ADAM_BETA2,
                 lr_scheduler_type="linear",
                 warmup_steps=RECIPE.warmup_ratio,
                 bf16=True,

@@ -164,7 +164,6 @@ def test_the_target_may_be_a_built_in_task_and_then_the_holdout_requires_a_margi
         pytest.param(
             {"method": "full", "bnb_4bit_quant_type": None}, "method LN_TUNING", id="full"
         ),
-        pytest.param({"modules_to_save": ["embed_tokens"]}, "modules_to_save", id="whole"),
         pytest.param({"target_modules": ["q_proj", "lm_head"]}, "lm_head's LoRA", id="head"),
         pytest.param({"r": 300, "init_lora_weights": "pissa"}, "its rank is 600", id="pissa"),
     ],

@@ -45,12 +45,11 @@ def plain(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    kind, _, single = precision.partition("-")
     config = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_use_double_quant=not single
+        load_in_4bit=True, bnb_4bit_quant_type=precision, bnb_4bit_use_double_quant=True
     )
     bare = AutoModelForCausalLM.from_pretrained(
-        model, dtype=torch.float32, quantization_config=None if kind == "bf16" else config
+        model, dtype=torch.float32, quantization_config=None if precision == "bf16" else config
     ).train()  # in eval() bitsandbytes repacks the weights, which DoRA in PEFT then misreads
     whole = bare if adapter is None else PeftModel.from_pretrained(bare, str(adapter)).train()
     with torch.no_grad():

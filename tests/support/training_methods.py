@@ -16,20 +16,15 @@ RECIPES: dict[str, Recipe] = {
     for name, knobs in {
         "lora": SMALL | BF16,
         "qlora-nf4": SMALL,
-        "qlora-fp4-single": SMALL
-        | {"bnb_4bit_quant_type": "fp4", "bnb_4bit_use_double_quant": False},
+        "qlora-fp4": SMALL | {"bnb_4bit_quant_type": "fp4"},
         "rslora": SMALL | BF16 | {"use_rslora": True},
         "dora": SMALL | BF16 | {"use_dora": True},
         "dora-nf4": SMALL | {"use_dora": True},
-        "gaussian": SMALL | BF16 | {"init_lora_weights": "gaussian"},
-        "orthogonal": SMALL | {"init_lora_weights": "orthogonal"},
-        "olora": SMALL | BF16 | {"init_lora_weights": "olora"},
         "pissa": SMALL | BF16 | {"init_lora_weights": "pissa"},
         "pissa-rslora-dora-nf4": SMALL
         | {"init_lora_weights": "pissa_niter_4", "use_rslora": True, "use_dora": True},
         "loftq": SMALL | {"init_lora_weights": "loftq"},
         "eva": SMALL | BF16 | {"init_lora_weights": "eva"},
-        "modules-to-save": SMALL | {"modules_to_save": ["embed_tokens"]},
         "adalora": ADALORA | BF16,
         "adalora-nf4": ADALORA,
         "full": STEADY | BF16 | {"method": "full", "learning_rate": 5e-3},

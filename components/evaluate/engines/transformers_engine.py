@@ -23,7 +23,7 @@ from components.evaluate.engines.padded_batches import likelihoods
 from components.evaluate.prefix_engine import PrefixReader
 from components.evaluate.settings import EvaluationSettings
 from components.models import constrained
-from components.models.base import attach_adapter, detach_adapter, end_tokens, load
+from components.models.base import attach_adapter, end_tokens, load
 from components.models.constrained import ConstraintError, GrammarMasks, Matcher, Vocabulary
 from components.schema import Progress
 
@@ -265,7 +265,7 @@ class TransformersEngine:
             adapter_checks.require_applied(adapted, adapter, self.tokenizer, self._base_logits)
             yield TransformersAdapter(self, adapted)
         finally:
-            detach_adapter(adapted)
+            adapted.unload()
 
 
 class TransformersAdapter:

@@ -106,7 +106,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--base", type=Path, required=True, help="the base's folder")
     add("--listen", required=True, help="unix:/path, or host:port (port 0 is any free one)")
     add("--name", help="the base's name in requests; its folder's if left out")
-    add("--precision", choices=["fp32", "bf16", "nf4", "nf4-single", "fp4", "fp4-single"])
+    add("--precision", choices=["fp32", "bf16", "nf4", "fp4"])
     add("--slots", type=_positive, default=8, help="requests that are answered at once")
     add("--queue", type=int, default=128, help="requests that may wait; more are answered with 503")
     add("--client-share", type=float, default=0.5, help="fraction of them that one `user` may use")

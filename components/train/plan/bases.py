@@ -150,7 +150,7 @@ def _estimated(folder: Path, total: int, unquantized: int, activations: int) -> 
     trained = int(ADAPTER_SHARE * quantized)
     lasting = 2 * unquantized + 8 * trained + estimate.optimizer_state(4 * trained)
     packed = estimate.packed_weights(quantized)
-    packed += estimate.quantization_constants(quantized, double=True)
+    packed += estimate.quantization_constants(quantized)
     rest = lasting + activations + LIBRARIES
     return TrainableBase(folder, total, on_cpu=4 * quantized + rest, on_gpu=packed + rest)
 

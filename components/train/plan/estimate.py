@@ -61,7 +61,7 @@ class ParameterCounts:
 
     @property
     def others(self) -> int:
-        """Trainable parameters outside low-rank matrices: magnitudes, singular values, modules."""
+        """Trainable parameters outside low-rank matrices: magnitudes, singular values, copies."""
         return self.trainable - sum(shape.numbers for shape in self.low_rank)
 
 
@@ -170,14 +170,14 @@ def packed_weights(numbers: int) -> int:
     return numbers // 2
 
 
-def quantization_constants(numbers: int, *, double: bool) -> int:
+def quantization_constants(numbers: int) -> int:
     """Return the bytes of the constants of this many 4-bit weights.
 
-    One fp32 number per block of 64 weights; with double quantization one of 8 bits, and 256 of them
-    share an fp32 number: 0.5 and 0.127 bits per weight (arXiv:2305.14314, section 3).
+    With double quantization one number of 8 bits per block of 64 weights, and 256 of them share an
+    fp32 number: 0.127 bits per weight (arXiv:2305.14314, section 3).
     """
     blocks = -(-numbers // BLOCK)
-    return blocks + 4 * -(-blocks // SECOND_BLOCK) if double else 4 * blocks
+    return blocks + 4 * -(-blocks // SECOND_BLOCK)
 
 
 def optimizer_state(trained: int, *, allocates: bool = False) -> int:
@@ -196,8 +196,7 @@ def training_memory(
     """Return the memory of a training; ``rest`` is what the process holds before it begins."""
     if device == "gpu":
         weights = packed_weights(parameters.quantized)
-        is_double = recipe.bnb_4bit_use_double_quant
-        constants = quantization_constants(parameters.quantized, double=is_double)
+        constants = quantization_constants(parameters.quantized)
         rest += 2 * parameters.largest  # each is dequantized to bf16 while its layer computes
     else:
         weights, constants = parameters.written_bytes, 0  # dequantized once

@@ -106,7 +106,7 @@ def test_training_and_evaluation_load_separate_models(folder: Path):
     assert not evaluated.training
 
 
-@pytest.mark.parametrize("precision", ["nf4", "nf4-single", "fp4", "fp4-single"])
+@pytest.mark.parametrize("precision", ["nf4", "fp4"])
 def test_a_dequantized_base_computes_like_the_quantized_one(
     folder: Path, precision: base.Precision
 ):
@@ -132,7 +132,7 @@ def test_every_precision_computes_differently(folder: Path):
             logits_of[precision] = model(input_ids=input_ids).logits.float()
     exact = logits_of.pop("fp32")
     errors = {name: float((logits - exact).norm()) for name, logits in logits_of.items()}
-    assert len(set(errors.values())) == 5
+    assert len(set(errors.values())) == 3
     assert errors["bf16"] < errors["nf4"] < errors["fp4"]
 
 

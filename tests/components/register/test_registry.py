@@ -125,7 +125,7 @@ def test_a_version_answers_a_chat_request_as_a_chat_completion(
     assert answer["choices"][0]["message"]["role"] == "assistant"
 
 
-@pytest.mark.parametrize("precision", ["nf4", "fp4-single", "bf16", "fp32"])
+@pytest.mark.parametrize("precision", ["nf4", "fp4", "bf16", "fp32"])
 def test_a_version_answers_from_the_base_that_it_was_evaluated_on(
     adapter: Path, base_model: Path, precision: base.Precision
 ) -> None:

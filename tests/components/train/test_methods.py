@@ -128,9 +128,7 @@ def test_a_cancelled_run_ends_as_an_uninterrupted_one(
     assert configs[0] == configs[1]
 
 
-@pytest.mark.parametrize(
-    "method", marked("dora", "pissa", "eva", "adalora", "full", "modules-to-save")
-)
+@pytest.mark.parametrize("method", marked("dora", "pissa", "eva", "adalora", "full"))
 def test_preferences_are_compared_with_the_unchanged_base(model: Path, tmp_path: Path, method: str):
     judged_rows.pairs(tmp_path, [(f"Number {number}?", "Yes.", "No!") for number in range(16)])
     losses: list[float] = []
@@ -221,42 +219,6 @@ def test_an_earlier_evaluation_does_not_change_the_training(
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        pytest.param(
-            {"modules_to_save": ["embedding"]},
-            "names embedding, which this base doesn't have; it has act_fn, down_proj, embed_tokens",
-            id="a-module-that-is-not-there",
-        ),
-        pytest.param(
-            {"modules_to_save": ["q_proj"]},
-            r"names q_proj, but model.layers.0.self_attn.q_proj is in 4 bits",
-            id="a-quantized-module",
-        ),
-        pytest.param(
-            {"modules_to_save": ["act_fn"]},
-            r"names act_fn, but model.layers.0.mlp.act_fn has no weights to train",
-            id="a-module-without-weights",
-        ),
-        pytest.param(
-            {"target_modules": ["q_proj", "lm_head"], "modules_to_save": ["embed_tokens"]},
-            "an adapter of lm_head, modules_to_save all of model.embed_tokens, and both are one "
-            "weight in this base",
-            id="a-tied-weight-twice",
-        ),
-        pytest.param(
-            {"target_modules": ["q_proj", "embed_tokens"], "modules_to_save": ["lm_head"]},
-            "an adapter of model.embed_tokens, modules_to_save all of lm_head, and both are one "
-            "weight in this base",
-            id="a-tied-weight-twice-the-other-way",
-        ),
-        pytest.param(
-            {
-                "target_modules": ["q_proj", "v_proj"],
-                "modules_to_save": ["v_proj"],
-                "bnb_4bit_quant_type": None,
-            },
-            r"an adapter of model.layers.0.self_attn.v_proj, modules_to_save all of it",
-            id="a-module-twice",
-        ),
         pytest.param(
             {"target_modules": ["q_proj", "embed_tokens"], "r": 4, "init_lora_weights": "pissa"},
             "init_lora_weights pissa is computed from the weights of linear layers, and "

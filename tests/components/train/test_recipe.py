@@ -45,11 +45,6 @@ from tests.support.training_methods import RECIPES
             id="loftq-of-nothing",
         ),
         pytest.param(
-            {"init_lora_weights": "orthogonal", "r": 5},
-            "init_lora_weights orthogonal requires an even r, found 5",
-            id="orthogonal-of-an-odd-rank",
-        ),
-        pytest.param(
             {"warm_start": True, "init_lora_weights": "eva"},
             "warm_start takes the first weights from the champion: leave out init_lora_weights, "
             "found eva",
@@ -94,7 +89,6 @@ def test_a_recipe_round_trips_through_json(method: str):
     ("knobs", "precision"),
     [
         pytest.param({}, "nf4", id="default"),
-        pytest.param({"bnb_4bit_use_double_quant": False}, "nf4-single", id="single"),
         pytest.param({"bnb_4bit_quant_type": "fp4"}, "fp4", id="fp4"),
         pytest.param({"bnb_4bit_quant_type": None}, "bf16", id="none"),
     ],

@@ -68,7 +68,6 @@ SPLIT: dict[str, Recipe] = {
         ("kto", Kto(beta=0.5), {}),
         ("dora", SFT, {"use_dora": True}),
         ("pissa", SFT, {"init_lora_weights": "pissa"}),
-        ("modules", SFT, {"modules_to_save": ["embed_tokens"]}),
     )
 }
 

@@ -30,7 +30,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "method",
     [
         "full",
-        *(pytest.param(method, marks=slow) for method in ("lora", "dora-nf4", "modules-to-save")),
+        *(pytest.param(method, marks=slow) for method in ("lora", "dora-nf4")),
     ],
 )
 def test_it_starts_from_the_earlier_adapters_weights(

@@ -60,7 +60,7 @@ def test_a_base_answers_as_before_after_its_adapter_used_blocked_weights(
     worn = base.attach_adapter(model, adapters["champion"])
     with Blocked(worn):
         assert not torch.allclose(logits(worn), bare, rtol=1e-2, atol=1e-2)
-    base.detach_adapter(worn)
+    worn.unload()
     assert torch.equal(logits(model), bare)
 
 

@@ -34,4 +34,4 @@ def test_its_log_probabilities_are_those_of_peft(
         expected = [float(row[token]) for row, token in zip(logs, tokens[1:], strict=True)]
         scores = [score.logprob for score in answer.prompt_scores]
         assert scores == pytest.approx(expected, abs=1e-3 if precision == "fp32" else 0.1)
-        bases.detach_adapter(adapted)
+        adapted.unload()

@@ -9,23 +9,21 @@ from components.train.plan.estimate import ParameterCounts, StepMemory, Training
 from components.train.recipe import Recipe
 
 
-@pytest.mark.parametrize("double", [True, False], ids=["double quantization", "single"])
 @pytest.mark.parametrize("shape", [(512, 384), (40, 25)], ids=["whole blocks", "a part of one"])
-def test_a_quantized_weight_has_the_bytes_of_bitsandbytes(shape: tuple[int, int], double: bool):
-    packed, state = quantize_4bit(torch.randn(shape), compress_statistics=double, quant_type="nf4")
+def test_a_quantized_weight_has_the_bytes_of_bitsandbytes(shape: tuple[int, int]):
+    packed, state = quantize_4bit(torch.randn(shape), compress_statistics=True, quant_type="nf4")
     numbers = shape[0] * shape[1]
-    second = state.state2
-    assert (second is not None) is double
     assert state.absmax is not None
-    held = state.absmax.nbytes + (second.absmax.nbytes if second else 0)
+    assert state.state2 is not None
+    held = state.absmax.nbytes + state.state2.absmax.nbytes
     assert estimate.packed_weights(numbers) == packed.nbytes
-    assert estimate.quantization_constants(numbers, double=double) == held
+    assert estimate.quantization_constants(numbers) == held
 
 
 def test_the_constants_have_the_papers_bits_per_weight():
     weights = 64 * 256 * 1000
-    bits = [estimate.quantization_constants(weights, double=d) * 8 / weights for d in (False, True)]
-    assert bits == pytest.approx([0.5, 0.127], abs=5e-4)
+    bits = estimate.quantization_constants(weights) * 8 / weights
+    assert bits == pytest.approx(0.127, abs=5e-4)
 
 
 def test_adamw_holds_two_moments_of_each_weight():

@@ -22,7 +22,6 @@ NAMED = {"target_modules": ["q_proj", "down_proj"]}
         pytest.param(Recipe(init_lora_weights="pissa"), id="PiSSA, which holds a half"),
         pytest.param(Recipe(method="adalora"), id="AdaLoRA"),
         pytest.param(Recipe(method="full", bnb_4bit_quant_type=None), id="in full"),
-        pytest.param(Recipe(modules_to_save=["embed_tokens"]), id="a module beside it"),
         pytest.param(Recipe(r=3, layers_to_transform=[1], **NAMED), id="chosen layers"),  # pyright: ignore[reportArgumentType]
     ],
 )
