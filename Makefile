@@ -14,7 +14,7 @@ demo: .venv/installed       ## one whole turn on real traffic, to the gate's ver
 
 # In a home of its own, as an empty one is needed; a second `make spin` goes on there.
 spin: .venv/installed       ## at least four turns on live traffic: exit code 0 if every promise held
-	@FLYWHEEL_HOME=$${FLYWHEEL_HOME:-$$HOME/.flywheel-spin} exec $(BIN)/flywheel spin
+	@FLYWHEEL_HOME=$${FLYWHEEL_HOME:-$$HOME/.flywheel-spin} exec $(BIN)/python -m tests.spin
 
 # One thread each: torch's tiny models lose by a second one. Three on two cores, as many tests wait.
 test: .venv/installed-dev   ## the default suite

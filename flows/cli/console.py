@@ -108,7 +108,6 @@ EXIT_CODES = {
     "flows.approver_keys.SigningError": 1,
     "flows.canary_rollouts.RolloutError": 1,
     "flows.cli.turn_watch.TurnError": 1,
-    "flows.demo.spin_plan.SpinError": 1,
     "flows.erasing.prune_outputs.PruneBusyError": 1,
     "flows.gateway_status.NotServingError": 1,
     "flows.gateway_status.ServeFileError": 2,

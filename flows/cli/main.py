@@ -48,7 +48,7 @@ from flows.stack import processes, stack_services
 
 # What `flywheel --help` groups the commands by.
 PANELS = {
-    "Start here": ("demo", "spin", "init", "check", "turn", "schedule"),
+    "Start here": ("demo", "init", "check", "turn", "schedule"),
     "The servers and the home": (
         *("up", "down", "status", "open", "doctor", "metrics", "account"),
         *("backup", "restore", "migrate"),
@@ -135,7 +135,7 @@ WITHOUT_HOME = frozenset({"check", "doctor", "init", "restore"})
 
 MAKING_HOME = frozenset(
     {
-        *("collect", "demo", "receive", "schedule", "serve", "ship", "spin", "up"),
+        *("collect", "demo", "receive", "schedule", "serve", "ship", "up"),
         *("approver add", "token add"),
     }
 )
@@ -159,28 +159,6 @@ def demo() -> None:
     from flows.cli import demo_command
 
     demo_command.run_demo(settings.load())
-
-
-@app.command()
-@exit_on()
-def spin(
-    turns: Annotated[
-        int, typer.Option(min=1, help="How many turns; those of an earlier spin count.")
-    ] = 4,
-) -> None:
-    """Let the wheel turn: an application asks the gateway, and each turn learns from its traffic.
-
-    At first a stand-in for a production model answers (with the references of public requests);
-    then each approved adapter, swapped in under load, on people's simulated feedback. Nobody is
-    asked: it approves as `demo`. It takes 10 to 35 minutes a turn, needs an empty home, goes on
-    from where it was interrupted, and ends with a table and a page: score on sealed requests, share
-    and cost of the adapter's answers, feedback. The exit code is 0 only if no answer failed, was
-    lost, or came from a wrong version, each version was traced to its rows, and the last version is
-    better than the first.
-    """
-    from flows.cli import spin_command
-
-    spin_command.run_spin(settings.load(), turns)
 
 
 @app.command()

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from components.store import manifest
-from flows.demo import people, traffic
+from flows.demo import traffic
 from flows.demo.wheels import BfclRequest
+from tests.spin import people
 
 SEALED = 60  # requests that no turn sees
 MAX_PROMPT = 450  # bytes as rendered: the demo's limit is 1,200, and this has to be served, too

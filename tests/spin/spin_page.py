@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from components.gate import significance
 from components.gate.significance import WinLossCounts
 from components.pages import charts, templates
-from flows.demo.people import AppAnswer, SentReaction
-from flows.demo.spin_record import Promises, SpinTurn
+from tests.spin.people import AppAnswer, SentReaction
+from tests.spin.spin_record import Promises, SpinTurn
 
 HEAD = (
     "turn",

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.demo.spin_requests import SpinRequests
 from flows.settings import Settings
+from tests.spin.spin_requests import SpinRequests
 
 WORKLOAD = "spin"
 

@@ -17,12 +17,12 @@ from flows.cli import demo_command, turn_watch
 from flows.cli.console import console, print_line
 from flows.cli.progress import ProgressScreen
 from flows.cli.turn_watch import TurnError
-from flows.demo import people, sealed_score
-from flows.demo.sealed_score import Ask
-from flows.demo.spin_plan import WORKLOAD, SpinError, SpinFiles, SpinPlan
-from flows.demo.spin_record import SpinState, SpinTurn
 from flows.rollback_rules import Order
 from flows.settings import Settings
+from tests.spin import people, sealed_score
+from tests.spin.sealed_score import Ask
+from tests.spin.spin_plan import WORKLOAD, SpinError, SpinFiles, SpinPlan
+from tests.spin.spin_record import SpinState, SpinTurn
 
 T = TypeVar("T")
 

@@ -8,9 +8,9 @@ from typing import TypeAlias
 import httpx
 
 from components.schema import Json
-from flows.demo import people, stand_in
-from flows.demo.spin_plan import WORKLOAD, SpinError
 from flows.demo.wheels import BfclRequest
+from tests.spin import people, stand_in
+from tests.spin.spin_plan import WORKLOAD, SpinError
 
 ASKED_AT_ONCE = 2
 PATIENCE_SECONDS = 1800.0

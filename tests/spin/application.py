@@ -1,6 +1,6 @@
 """An application: an OpenAI client that knows a URL, a key (``OPENAI_API_KEY``) and a model's name.
 
-It is a program of its own (``python -m flows.demo.application --help``), imports nothing of
+It is a program of its own (``python -m tests.spin.application --help``), imports nothing of
 Flywheel, and writes down what it was answered. It retries nothing, so that each failure counts.
 """
 

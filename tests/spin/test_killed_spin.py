@@ -37,7 +37,7 @@ def start(shell: Terminal, tmp_path: Path) -> Iterator[Callable[[], "subprocess.
 
         def begin() -> "subprocess.Popen[str]":
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.tiny_spin", str(base), str(TURNS)],
+                [sys.executable, "-m", "tests.spin.tiny_spin", str(base), str(TURNS)],
                 env=shell.env | {"COLUMNS": "200"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""A spin of a tiny model: ``python -m tests.support.tiny_spin BASE TURNS``.
+"""A spin of a tiny model: ``python -m tests.spin.tiny_spin BASE TURNS``.
 
 At first every request offers a tool that does not fit; later half of them want a call of the one
 tool that does. The base always begins a call and never ends it, so the first turn learns to refrain
@@ -11,11 +11,12 @@ import typer
 
 from components.schema import AcceptableCall, Call, Json
 from flows import settings
-from flows.cli import demo_answer, main, spin_command
+from flows.cli import demo_answer, main
 from flows.cli.console import exit_on
-from flows.demo.spin_plan import SpinPlan
-from flows.demo.spin_requests import SpinRequests
 from flows.demo.wheels import BfclRequest
+from tests.spin import course
+from tests.spin.spin_plan import SpinPlan
+from tests.spin.spin_requests import SpinRequests
 
 FIRST, FRESH = 40, 40
 WORKLOAD = """\
@@ -78,7 +79,7 @@ def spin(base: Path, turns: int) -> None:
     """Spin, or go on."""
     home = demo_answer.choose_port(settings.load())
     plan = SpinPlan(base, requests(), WORKLOAD % base, turns, FIRST, FRESH, pace=1.0)
-    spin_command.carry_out(home, plan)
+    course.carry_out(home, plan)
 
 
 if __name__ == "__main__":

@@ -15,20 +15,13 @@ import httpx
 import pytest
 
 from components.schema import AcceptableCall, Answer, Call, Json
-from flows.demo import (
-    people,
-    sealed_score,
-    spin_page,
-    spin_record,
-    spin_requests,
-    stand_in,
-    traffic,
-)
-from flows.demo.people import AppAnswer, SentReaction
-from flows.demo.spin_plan import SpinError
-from flows.demo.spin_record import SpinState, SpinTurn, WarehouseAnswer
-from flows.demo.stand_in import StandIn
+from flows.demo import traffic
 from flows.demo.wheels import BfclRequest
+from tests.spin import people, sealed_score, spin_page, spin_record, spin_requests, stand_in
+from tests.spin.people import AppAnswer, SentReaction
+from tests.spin.spin_plan import SpinError
+from tests.spin.spin_record import SpinState, SpinTurn, WarehouseAnswer
+from tests.spin.stand_in import StandIn
 from tests.support import tiny
 
 SECONDS = 30.0
@@ -166,7 +159,7 @@ def test_the_application_asks_on_where_it_was_ended(tmp_path: Path, server: Stan
     with stand_in.serving(server, 0) as url:
         for _ in range(2):
             count = len(people.read_answers(answers)) + 5
-            command = [sys.executable, "-m", "flows.demo.application", url, "x"]
+            command = [sys.executable, "-m", "tests.spin.application", url, "x"]
             command += [str(requests), str(answers), "--first", "100", "--pace", "60"]
             process = subprocess.Popen(command, env=os.environ | {"OPENAI_API_KEY": "k"})
             try:

@@ -13,9 +13,9 @@ from components.chat import prompt
 from components.evaluate.metrics import fits_call
 from components.schema import Answer, Json
 from flows.demo import traffic
-from flows.demo.stand_in import message_of
 from flows.demo.traffic import ACTORS, CORRECTED, PRAISED, Reaction
 from flows.demo.wheels import BfclRequest
+from tests.spin.stand_in import message_of
 
 LOOK_SECONDS = 1.0
 

