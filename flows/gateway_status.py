@@ -13,7 +13,6 @@ from typing import Any, NoReturn, TypeAlias, cast
 import yaml
 from pydantic import ValidationError
 
-from components.mistakes import describe_mistakes
 from components.monitor import serving_status
 from components.monitor.serving_status import (
     ElsewhereVersion,
@@ -32,6 +31,7 @@ from components.serve.swap_journal import SwapJournal
 from components.store import object_store
 from components.store.manifest import write_atomically
 from components.store.object_store import StoreError
+from components.validation_messages import describe_mistakes
 from flows.settings import Settings
 
 Report: TypeAlias = dict[str, Any]  # JSON that the gateway writes

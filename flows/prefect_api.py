@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 from pydantic import AfterValidator, AliasPath, Field, TypeAdapter
 
-from components.rest import Answer, Rest
+from components.json_http import Answer, Rest
 from components.schema import Json
 from flows import access, settings
 from flows.access import Login

@@ -53,7 +53,7 @@ from flows.collect import collect
 from flows.curate import curate
 from flows.flow_runs import run_name
 from flows.stack import prometheus
-from flows.stages import Stages
+from flows.turn_progress import Stages
 from flows.workload_file import Workload
 
 LOG = logging.getLogger(__name__)

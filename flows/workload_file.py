@@ -24,7 +24,6 @@ from components.evaluate.settings import EvaluationSettings, GuardTask
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Policy
-from components.mistakes import every_mistake
 from components.models import shared_bases
 from components.monitor.settings import Trigger
 from components.schema import WORKLOAD_ID, Config, kind_of, parse_yaml
@@ -35,6 +34,7 @@ from components.train.recipe import Recipe
 from components.train.search import candidates
 from components.train.search.candidates import SearchCandidate
 from components.train.search.settings import SearchSettings
+from components.validation_messages import every_mistake
 from flows import home_workloads, settings, sources
 from flows.home_workloads import WorkloadFileError
 from flows.settings import Settings

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from components import collector
+from components import gc_pause
 from components.curate import (
     client_limits,
     decontamination,
@@ -19,9 +19,9 @@ from components.curate import (
     interaction,
     judgement_cache,
     parsed_rows,
+    row_clusters,
     row_judgement,
     split,
-    ties,
     training_side,
 )
 from components.curate.client_limits import ClientRows, Clients
@@ -35,11 +35,11 @@ from components.curate.preferences import weigh
 from components.curate.redaction import conversations, surrogate_writer
 from components.curate.redaction.clean_exchanges import CleanExchanges
 from components.curate.row_budget import CountsTokens
+from components.curate.row_clusters import Relations
 from components.curate.rules import bad_answers
 from components.curate.settings import Rules
 from components.curate.split import SIDES, Members, SettledSides, Shares
 from components.curate.text_codes import MISSING, TextCodes
-from components.curate.ties import Relations
 from components.curate.worker_pool import UNJUDGEABLE
 from components.schema import ANONYMOUS, Paraphrases
 from components.store import warehouse
@@ -114,7 +114,7 @@ def curate(
     with (
         _folder(judgements_folder) as folder,
         warehouse.transaction(con),
-        collector.released(),
+        gc_pause.released(),
     ):
         if parsed is None and judgements_folder is not None:
             parsed = parsed_rows.read(judgements_folder)
@@ -241,7 +241,7 @@ def _compared(
     # In the folder, where the next curation, or an erasure, deletes what a killed one left.
     with TemporaryDirectory(dir=folder) as shown:
         table = Path(shown) / "judgements.parquet"
-        with collector.paused(), warehouse.spilled(con):
+        with gc_pause.paused(), warehouse.spilled(con):
             kept = ComparisonCache(folder / comparison_cache.FOLDER)
             placed = place(judged, settled, rules, folder, kept)
             placed = clean_by_client(placed, clients, settled, rules)
@@ -320,7 +320,7 @@ def place(
     asked = AskedTexts(judged.ids, own, whole, kept.arrays, places.are_fixed[judged.order])
     del requests, words, places
     origins = judged.origins
-    names, relations = ties.tie(origins, clusters, rules.split_by, settled)
+    names, relations = row_clusters.tie(origins, clusters, rules.split_by, settled)
     label_texts, labels = judged.labels
     members = Members(
         names=names,

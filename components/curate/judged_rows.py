@@ -18,8 +18,8 @@ from components.curate.near.kept_arrays import KeptArrays
 from components.curate.near.request_columns import RequestColumns
 from components.curate.redaction import surrogate_writer
 from components.curate.redaction.surrogate_writer import Conversations, RedactedTurn
+from components.curate.row_clusters import Origins
 from components.curate.text_codes import MISSING, CodeLists, Ints, Marks
-from components.curate.ties import Origins
 from components.store.arrow import compute
 
 Value = TypeVar("Value")

@@ -15,10 +15,10 @@ from components.curate.redaction.conversations import Rewritten
 from components.curate.redaction.patterns import Kind
 from components.curate.redaction.placeholders import Occurrence
 from components.curate.redaction.surrogate_writer import Marked
+from components.curate.row_clusters import RequestOrigin
 from components.curate.row_judgement import RowJudgement
 from components.curate.rules.screen import NOTHING_FOUND, Flag, Screened
 from components.curate.split import Member
-from components.curate.ties import RequestOrigin
 from components.store.arrow import EPOCH, ArrowTable, compute
 
 MICROSECOND = timedelta(microseconds=1)

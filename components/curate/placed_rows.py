@@ -14,10 +14,10 @@ from components.curate import judgement_columns
 from components.curate.decontamination import AskedTexts
 from components.curate.judged_rows import JudgedPart, JudgedRows
 from components.curate.judgement_columns import FLAGS
+from components.curate.row_clusters import Relations
 from components.curate.rules.screen import NOTHING_FOUND, Flag
 from components.curate.split import SIDES, Members, Placements
 from components.curate.text_codes import MISSING, Ints
-from components.curate.ties import Relations
 from components.store.arrow import compute
 
 AHEAD = "future_timestamp"

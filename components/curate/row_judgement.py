@@ -9,18 +9,18 @@ from functools import cache, partial
 from importlib import metadata
 
 from components.chat import prompt
-from components.curate import interaction, ray_pool, split, ties, worker_pool
+from components.curate import interaction, ray_pool, row_clusters, split, worker_pool
 from components.curate.interaction import Candidate, CandidateRow, MalformedError
 from components.curate.near import request_columns
 from components.curate.near.request_columns import NearRequest
 from components.curate.ray_pool import RayPool
 from components.curate.redaction import conversations, presidio
 from components.curate.redaction.conversations import RedactionFailedError, Rewritten
+from components.curate.row_clusters import RequestOrigin
 from components.curate.rules import injection, language, screen
 from components.curate.rules.screen import NOTHING_FOUND, Screened
 from components.curate.settings import Rules
 from components.curate.split import Member
-from components.curate.ties import RequestOrigin
 from components.curate.worker_pool import UNJUDGEABLE
 from components.store import manifest
 
@@ -243,7 +243,7 @@ def _accept(
         texts = rewritten.messages or row.messages, rewritten.tools or row.tools
         redacted_request = conversations.example_id(row.workload_id, *texts)
     # From the raw request: redaction may change, sides never do.
-    origin = ties.request_origin(row, candidate, rules.split_by, redacted_request)
+    origin = row_clusters.request_origin(row, candidate, rules.split_by, redacted_request)
     return RowJudgement(
         candidate.interaction_id,
         None,

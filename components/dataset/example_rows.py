@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components import collector
+from components import gc_pause
 from components.chat import prompt
 from components.chat.token_counts import Counter
 from components.schema import Answer, Message, parse_json
@@ -93,8 +93,8 @@ def write(
     lengths = Lengths()
     schema = SCHEMA.append(RESPONSE_SCHEMA) if schemas else SCHEMA
     with (
-        collector.released(),
-        collector.paused(),
+        gc_pause.released(),
+        gc_pause.paused(),
         pq.ParquetWriter(path, schema, compression="zstd") as writer,
     ):
         for group in _row_groups(batches):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 
-from components.rest import BUSY, Rest
+from components.json_http import BUSY, Rest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -300,7 +300,7 @@ def _references(request: StagingRequest, staged: StagedVersion, adapter: Path) -
     kind = "challenger" if request.only_references else "champion"
     with (cache / f".{kind}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        command = [sys.executable, "-m", "components.serve.references", *pairs]
+        command = [sys.executable, "-m", "components.serve.probe_references", *pairs]
         made = subprocess.run(command, capture_output=True, text=True, check=False)
         if "torch.OutOfMemoryError" in made.stderr:  # an engine has the GPU's memory
             on_cpu = os.environ | {"CUDA_VISIBLE_DEVICES": ""}

@@ -20,7 +20,7 @@ from rich.table import Column
 from components.pages.visible_text import visible
 from components.schema import Progress as JobProgress
 from flows.jobs import runner
-from flows.stages import Stage
+from flows.turn_progress import Stage
 
 NARROW = 100  # up to this many columns bars are short, for the text's sake
 

@@ -125,7 +125,7 @@ def _train_now(workload: "Workload", snapshot: Path) -> None:
 @contextmanager
 def _training_screen(job: Path, adapter: str) -> Generator[None]:
     from flows.cli.progress import ProgressScreen
-    from flows.stages import Stage
+    from flows.turn_progress import Stage
 
     stage, ended, started = Stage("train", job=str(job)), Event(), time.monotonic()
 

@@ -16,12 +16,12 @@ from pydantic import TypeAdapter
 from components.gate import evidence_folder
 from components.register import registry
 from components.store import file_locks, manifest
-from flows import approvals, prefect_api, settings, stages
+from flows import approvals, prefect_api, settings, turn_progress
 from flows.cli.console import console, print_line, print_sentence
 from flows.cli.progress import ProgressScreen, stage_outcome
 from flows.prefect_api import Run
 from flows.stack import control
-from flows.stages import Stage
+from flows.turn_progress import Stage
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ def follow_stages(run_id: UUID, workload: str, screen: ProgressScreen) -> TurnEn
         TurnError: It crashed, failed or was cancelled, or another machine's home has what it did.
     """
     folder = settings.load().turns / workload / str(run_id)
-    run = wait_for_run(run_id, meanwhile=lambda: screen.show(stages.read(folder)))
+    run = wait_for_run(run_id, meanwhile=lambda: screen.show(turn_progress.read(folder)))
     if not run.state or not run.state.is_completed():
         raise TurnError(failure_text("turn", run))
     if not manifest.is_finished(folder):

@@ -12,9 +12,9 @@ import typer
 from pydantic import ValidationError
 from typer.core import TyperGroup
 
-from components.mistakes import describe_mistakes
 from components.schema import parse_yaml
 from components.serve.settings import ServeSettings
+from components.validation_messages import describe_mistakes
 from flows import settings
 from flows.cli.main import app
 from flows.workload_file import Workload

@@ -7,11 +7,11 @@ from datetime import datetime
 import numpy as np
 import pyarrow as pa
 
-from components.curate import split, text_codes, ties
+from components.curate import row_clusters, split, text_codes
+from components.curate.row_clusters import Origins, Relations, RequestOrigin
 from components.curate.settings import SplitBy
 from components.curate.split import NEVER, SIDES, Members, SettledSides, Shares, Side
 from components.curate.text_codes import MISSING, CodeLists, Ints, TextCodes
-from components.curate.ties import Origins, Relations, RequestOrigin
 from components.store.arrow import EPOCH
 
 
@@ -79,7 +79,7 @@ def tie_and_place(
     origins = _origins([origin for _, origin in rows])
     clusters = _numbers([row.cluster for row, _ in rows])
     return _placed(
-        ties.tie(origins, clusters, split_by, before),
+        row_clusters.tie(origins, clusters, split_by, before),
         [(row.label, row.logged_at) for row, _ in rows],
         (origins.former_group, origins.tools != MISSING),
         before,

@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from components.models import base as bases
-from components.serve import references, staged_version
+from components.serve import probe_references, staged_version
 from components.serve.staged_version import StagedVersion
 from components.store.manifest import folder_digest
 from tests.support import adapter_folders, tiny
@@ -101,7 +101,7 @@ def _stage(
         constrained=False,
         folder=partial.rename(adapters / name),
     )
-    made_references = references.make_references(
+    made_references = probe_references.make_references(
         base, base_hash, staged.folder, staged.adapter, "fp32"
     )
     made_references.write(staged.references_path)

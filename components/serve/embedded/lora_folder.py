@@ -18,8 +18,8 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 
 from components.export.copy_adapter import CONFIG, WEIGHTS, plain_lora_objection
-from components.mistakes import describe_mistake
 from components.schema import Json
+from components.validation_messages import describe_mistake
 
 T = TypeVar("T", int, float)
 

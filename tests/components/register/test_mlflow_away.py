@@ -3,8 +3,8 @@
 import httpx
 import pytest
 
+from components.json_http import Rest
 from components.register import mlflow_api
-from components.rest import Rest
 
 REQUEST = httpx.Request("GET", "http://127.0.0.1:9/api")
 

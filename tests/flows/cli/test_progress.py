@@ -10,7 +10,7 @@ from components.schema import Progress
 from components.store import manifest
 from flows.cli.progress import ProgressScreen
 from flows.jobs import runner
-from flows.stages import Stage
+from flows.turn_progress import Stage
 
 COLLECTED = Stage("collect", seconds=1.26, said="54 new rows")
 

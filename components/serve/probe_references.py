@@ -1,7 +1,7 @@
 """Compute what an adapter and its base make of fixed texts, to prove them at an engine by.
 
-`python -m components.serve.references` loads torch, so it is a process of its own. The texts are
-ours: a holdout's would keep people's words in files that an erasure does not find.
+`python -m components.serve.probe_references` loads torch, so it is a process of its own. The texts
+are ours: a holdout's would keep people's words in files that an erasure does not find.
 """
 
 import argparse
@@ -158,7 +158,7 @@ def _answer_greedily(
 
 def main() -> int:
     """Make the references that the command line names, and write them."""
-    parser = argparse.ArgumentParser("components.serve.references", description=__doc__)
+    parser = argparse.ArgumentParser("components.serve.probe_references", description=__doc__)
     add = parser.add_argument
     add("--base", type=Path, required=True)
     add("--base-hash", required=True)

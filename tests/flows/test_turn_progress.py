@@ -4,18 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from flows import stages
-from flows.stages import Stage, Stages
+from flows import turn_progress
+from flows.turn_progress import Stage, Stages
 
 
 def test_before_its_first_stage_a_turn_has_none(tmp_path: Path) -> None:
-    assert stages.read(tmp_path / "turn") == []
+    assert turn_progress.read(tmp_path / "turn") == []
 
 
 def test_a_running_stage_has_no_seconds_and_names_its_job(tmp_path: Path) -> None:
     turn = Stages(tmp_path / "turn")
     with turn.during("train", tmp_path / "job"):
-        assert stages.read(tmp_path / "turn") == [Stage("train", job=str(tmp_path / "job"))]
+        assert turn_progress.read(tmp_path / "turn") == [Stage("train", job=str(tmp_path / "job"))]
 
 
 def test_a_finished_stage_has_its_outcome(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_a_finished_stage_has_its_outcome(tmp_path: Path) -> None:
         turn.note("3 rows")
     with turn.during("train"):
         turn.note("adapter a", reused=True)
-    collect, train = stages.read(tmp_path)
+    collect, train = turn_progress.read(tmp_path)
     assert (collect.said, collect.reused) == ("3 rows", False)
     assert (train.said, train.reused) == ("adapter a", True)
     assert collect.seconds is not None
@@ -35,7 +35,7 @@ def test_a_stage_that_failed_stays_unfinished(tmp_path: Path) -> None:
     turn = Stages(tmp_path)
     with pytest.raises(ZeroDivisionError), turn.during("train"):
         raise ZeroDivisionError
-    (failed,) = stages.read(tmp_path)
+    (failed,) = turn_progress.read(tmp_path)
     assert failed.seconds is None
 
 
@@ -44,4 +44,4 @@ def test_the_manifest_of_a_turn_gives_its_stages_back(tmp_path: Path) -> None:
     with turn.during("gate"):
         turn.note("asked")
     kept = [Stage(**stage) for stage in turn.as_json()]  # pyright: ignore[reportArgumentType]
-    assert kept == stages.read(tmp_path)
+    assert kept == turn_progress.read(tmp_path)

@@ -8,10 +8,10 @@ from datetime import timedelta
 
 import pytest
 
-from components.curate import interaction, ties
+from components.curate import interaction, row_clusters
+from components.curate.row_clusters import RequestOrigin
 from components.curate.settings import SplitBy
 from components.curate.split import Shares
-from components.curate.ties import RequestOrigin
 from components.schema import Json
 from tests.support import curated_rows, logs, placing
 from tests.support.placing import Row
@@ -27,7 +27,7 @@ def read(
     ]
     row = curated_rows.row(messages=messages, tools=[], message=logs.say(answer))
     row = replace(row, example_id="/".join(texts), conversation_id=conversation, user_id=user)
-    origin = ties.request_origin(row, interaction.read(row), "conversation", None)
+    origin = row_clusters.request_origin(row, interaction.read(row), "conversation", None)
     return Row((row.example_id,), "text", logs.NOW), origin
 
 
@@ -117,7 +117,7 @@ def test_one_user_message_in_many_contexts_ties_nothing():
             {"role": "user", "content": "Go."},
         ]
         row = replace(curated_rows.row(messages=messages, tools=[]), example_id=f"e{n}")
-        origin = ties.request_origin(row, interaction.read(row), "conversation", None)
+        origin = row_clusters.request_origin(row, interaction.read(row), "conversation", None)
         rows.append((Row((row.example_id,), "text", logs.NOW), origin))
     assert len({*components(rows)}) == 10
 
