@@ -101,7 +101,7 @@ def score_recorded(
 
     Each answer is rendered in the base's call syntax and parsed again; none is truncated.
     """
-    from components.evaluate.engines.recorded_answers import RecordedLM  # noqa: PLC0415 - loads torch
+    from components.evaluate.engines.lm_wrappers import RecordedLM  # noqa: PLC0415 - loads torch
 
     texts = {
         document["example_id"]: dialects.write_answer(

@@ -184,7 +184,7 @@ def _answer_again(
     report: Callable[[Progress], None],
 ) -> dict[int, Sample]:
     """Run a task a second time, in other batches; return its samples by ``doc_id``."""
-    from components.evaluate.engines.other_batches import OtherBatches  # noqa: PLC0415 - torch
+    from components.evaluate.engines.lm_wrappers import OtherBatches  # noqa: PLC0415 - torch
 
     def progress(done: int, total: int) -> None:
         report(Progress(stage, done, total, "requests"))

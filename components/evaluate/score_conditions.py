@@ -201,7 +201,7 @@ def _answering_conditions(settings: EvaluationSettings) -> dict[str, Json]:
     }
 
 
-RESCORING_VERSION = 1  # raise it when other batches are made (``engines.other_batches``)
+RESCORING_VERSION = 1  # raise it when other batches are made (``engines.lm_wrappers``)
 
 
 def _rescoring_condition(settings: EvaluationSettings) -> dict[str, Json]:

@@ -13,7 +13,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM
 
 from components.evaluate import holdout_task, lm_eval_tasks
-from components.evaluate.engines.other_batches import OtherBatches
+from components.evaluate.engines.lm_wrappers import OtherBatches
 from components.evaluate.engines.transformers_engine import (
     CachedHFLM,
     TransformersAdapter,

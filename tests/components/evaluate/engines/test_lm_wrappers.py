@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from lm_eval.api.instance import Instance
 
-from components.evaluate.engines.other_batches import OtherBatches
+from components.evaluate.engines.lm_wrappers import OtherBatches
 from tests.support.oracle import Oracle
 
 

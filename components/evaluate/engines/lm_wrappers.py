@@ -1,11 +1,7 @@
-"""A model for lm-eval that answers in other batches than it would; imported late: it loads torch.
-
-In 16 bits an answer may depend on the requests that are computed with it: sums are rounded in
-another order. How many scores change is measured by asking a second time in other company.
-"""
+"""Models for lm-eval that replay answers, or answer in other batches; imported late, with torch."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from lm_eval.api.instance import Instance  # noqa: TID253 - this module is itself imported late
@@ -17,7 +13,9 @@ Result = TypeVar("Result")
 class OtherBatches(LM):
     """Asks ``lm`` in the order of a hash, an odd number of about half a batch at a time.
 
-    So requests of different lengths share a batch, of another size. ``report`` is called with the
+    In 16 bits an answer may depend on the requests that are computed with it, since sums are
+    rounded in another order. So requests of different lengths share a batch, of another size, and
+    how many scores change is measured by asking a second time. ``report`` is called with the
     number of answered requests and of all.
     """
 
@@ -54,3 +52,23 @@ class OtherBatches(LM):
 
 def _hash_of(request: Instance) -> str:
     return hashlib.sha256(repr(request.args).encode()).hexdigest()
+
+
+class RecordedLM(LM):
+    """Returns each document's recorded answer by its ``example_id``."""
+
+    def __init__(self, answers: Mapping[str, str]) -> None:
+        super().__init__()
+        self._answers = answers
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """Return the recorded answers."""
+        return [self._answers[str(request.doc["example_id"])] for request in requests]
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Not supported."""
+        raise NotImplementedError("recorded answers have no likelihoods")
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        """Not supported."""
+        raise NotImplementedError("recorded answers have no likelihoods")
