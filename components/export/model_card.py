@@ -23,8 +23,6 @@ from components.scorecard import (
 from components.store import manifest
 from components.store.manifest import AdapterManifest, ScorecardManifest
 
-Record = Mapping[str, Json]
-
 MODEL_CONDITIONS = ("num_fewshot", "examples", "baseline", "baseline_version")
 """Conditions in which few-shot and the baselines differ from the adapter."""
 

@@ -9,7 +9,6 @@ from peft import PeftModel  # noqa: TID253 - as above
 from torch import distributed  # noqa: TID253 - as above
 from torch.distributed.device_mesh import init_device_mesh  # noqa: TID253 - as above
 from torch.distributed.fsdp import FSDPModule, fully_shard  # noqa: TID253 - as above
-from torch.distributed.tensor import DTensor  # noqa: TID253 - as above
 
 
 def process_count() -> int:
@@ -120,13 +119,6 @@ def shard_base(adapted: PeftModel, device: torch.device) -> None:
 def is_sharded(model: torch.nn.Module) -> bool:
     """Return whether the model's base is sharded over the processes."""
     return isinstance(model, FSDPModule)
-
-
-def held_bytes(model: torch.nn.Module) -> int:
-    """Return the bytes of this process's frozen weights while no layer computes."""
-    frozen = (weight for weight in model.parameters() if not weight.requires_grad)
-    parts = (weight.to_local() if isinstance(weight, DTensor) else weight for weight in frozen)
-    return sum(part.nbytes for part in parts)
 
 
 def _keep_constants(adapted: PeftModel, device: torch.device) -> None:

@@ -14,7 +14,7 @@ from torch import distributed
 
 from components.models import base as bases
 from components.train import process_group
-from tests.support.train_together import both, join
+from tests.support.train_together import both, held_bytes, join
 
 
 def adapted(folder: Path) -> PeftModel:
@@ -54,8 +54,8 @@ def split(folder: Path, out: Path, rank: int, port: int) -> None:
     results = {
         "losses": [loss, *(loss_again for loss_again, _ in again)],
         "gradients_equal": all(equal) and len(equal) > 0,
-        "held": process_group.held_bytes(parts),
-        "whole": process_group.held_bytes(whole),
+        "held": held_bytes(parts),
+        "whole": held_bytes(whole),
     }
     (out / str(rank)).write_text(json.dumps(results))
     distributed.destroy_process_group()

@@ -12,9 +12,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+from torch.distributed.tensor import DTensor
+
 from components.models import base as bases
 from components.schema import Progress
-from components.train import fit, process_group
+from components.train import fit
 from components.train.recipe import Recipe
 
 
@@ -31,8 +34,15 @@ def train(spec: Path, rank: int, port: int) -> None:
     model, tokenizer = bases.load(base, recipe.precision, for_training=True)
     losses: dict[int, float] = {}
     fit.fit(snapshot, (model, tokenizer), folder, recipe, report=keeper(losses))
-    results = {"losses": losses, "held": process_group.held_bytes(model)}
+    results = {"losses": losses, "held": held_bytes(model)}
     spec.with_suffix(f".{rank}").write_text(json.dumps(results))
+
+
+def held_bytes(model: torch.nn.Module) -> int:
+    """Return the bytes of this process's frozen weights while no layer computes."""
+    frozen = (weight for weight in model.parameters() if not weight.requires_grad)
+    parts = (weight.to_local() if isinstance(weight, DTensor) else weight for weight in frozen)
+    return sum(part.nbytes for part in parts)
 
 
 def keeper(losses: dict[int, float]) -> Callable[[Progress], None]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from components.models import base as bases
-from components.train import peft_model, process_group
+from components.train import peft_model
 from components.train.micro_batches import BatchLayout, collate, pad_with_empty
 from components.train.recipe import AdaLora, Dpo, Kto, Objective, Recipe, Sft, adapter_key
 from components.train.sft_trainer import CompletionTrainer
@@ -24,6 +24,7 @@ from tests.components.train.test_process_group import (
     train_together,
 )
 from tests.support import judged_rows, training_rows
+from tests.support.train_together import held_bytes
 from tests.support.training_rows import taught
 
 EXAMPLES = [taught(Tokens([5, 6, 7, 8, 9], 2, 1.0)), taught(Tokens([10, 11, 12], 1, 3.0))]
@@ -107,7 +108,7 @@ def test_two_processes_with_a_sharded_base_train_as_one_does(
 @pytest.mark.parametrize("name", SPLIT)
 def test_each_process_holds_half_of_the_base(model: Path, together: Path, name: str) -> None:
     bare, _ = bases.load(model, SPLIT[name].precision, for_training=True)
-    whole = process_group.held_bytes(peft_model.attach_trainable(bare, SPLIT[name]))
+    whole = held_bytes(peft_model.attach_trainable(bare, SPLIT[name]))
     for result in read_results(together, name):
         assert result["held"] == pytest.approx(whole / 2, rel=0.05)
 
