@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import ValidationError
 
-from components import mistakes
+from components import validation_messages
 from components.collect import json_arrays, lines, parquet_rows
 from components.collect.field_map import FieldMap
 from components.collect.lines import BEGINNING, Line, LineStart, Unreadable
@@ -463,7 +463,7 @@ def _mapped(name: str) -> Source:
     try:
         FieldMap.model_validate(raw)
     except ValidationError as error:
-        wrong = mistakes.every_mistake(error, FieldMap, raw)
+        wrong = validation_messages.every_mistake(error, FieldMap, raw)
         raise UnknownSourceError(f"the map can't be used: {'; '.join(wrong)}") from error
     return source
 
