@@ -1,4 +1,4 @@
-"""Clients of inference engines: one protocol, a module for each engine.
+"""Clients of inference engines: one protocol; vLLM, what differs from it, and the embedded one.
 
 serving_engine has the protocol.
 """

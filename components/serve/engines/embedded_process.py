@@ -12,7 +12,7 @@ from pathlib import Path
 
 from components.serve.engines.http_upstream import HttpUpstream
 from components.serve.engines.serving_engine import UpstreamError
-from components.serve.engines.vllm_server import VllmServer
+from components.serve.engines.vllm_server import Dialect, VllmServer
 
 LOG = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class EmbeddedProcess:
         address = f"unix:{self._socket_path()}"
         self._arguments = options.arguments(address)
         upstream = HttpUpstream(address, patience_seconds=patience_seconds)
-        self.client = VllmServer(name, upstream, base=options.base.name, oldest=None)
+        self.client = VllmServer(name, upstream, base=options.base.name, dialect=Dialect())
         self._keeper: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._ended_with: int | None = None

@@ -1,18 +1,18 @@
 """vLLM's OpenAI-compatible server with ``VLLM_ALLOW_RUNTIME_LORA_UPDATING=1``.
 
-The embedded engine speaks the same part of its API.
+The embedded engine speaks the same part of its API; `replica_clients` has how others differ.
 """
 
 import re
 import secrets
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
 from components.schema import Json
 from components.serve.engines.http_upstream import HttpUpstream
-from components.serve.engines.replica_client import ReplicaClient
 from components.serve.engines.serving_engine import (
     AnswerPiece,
     EngineNeeds,
@@ -37,8 +37,36 @@ _MAX_LORA = re.compile(r'^vllm:lora_requests_info\{[^}]*max_lora="(\d+)"', re.MU
 FINISHES: Mapping[Json, Literal["stop", "length"]] = {"stop": "stop", "length": "length"}
 
 
-class VllmServer(ReplicaClient):
-    """One replica; ``oldest`` is the first accepted version of vLLM, ``None`` for other servers."""
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a server differs from vLLM."""
+
+    oldest: tuple[int, int] | None = None
+    """The first accepted version; any if ``None``."""
+    health: str = "/health"
+    metrics: str = "/metrics"
+    load: str = "/v1/load_lora_adapter"
+    unload: str = "/v1/unload_lora_adapter"
+    unload_seconds: float = LOAD_SECONDS
+    not_loaded: int = 404
+    """The status that it refuses to unload an unknown name with."""
+    pins: bool = False
+    """Whether adapters are evicted unless they are loaded with ``pinned``."""
+    has_grammars: bool = True
+    unknown: frozenset[str] = frozenset()
+    """Fields of a completion that it does not know."""
+
+
+class VllmServer:
+    """One replica.
+
+    Args:
+        name: Its name in logs and routes.
+        upstream: Its API.
+        base: The name of its base; read from the server if missing.
+        adapters: The folder of staged adapters as the server sees it; our own path if missing.
+        dialect: How it differs from vLLM.
+    """
 
     def __init__(
         self,
@@ -46,37 +74,53 @@ class VllmServer(ReplicaClient):
         upstream: HttpUpstream,
         *,
         base: str | None = None,
-        oldest: tuple[int, int] | None = OLDEST,
         adapters: Path | None = None,
+        dialect: Dialect = Dialect(oldest=OLDEST),
     ) -> None:
-        super().__init__(name, upstream, base=base, adapters=adapters)
-        self._oldest = oldest
+        self.name, self._http, self._adapters = name, upstream, adapters
+        self._base, self._dialect = base, dialect
+
+    @property
+    def base(self) -> str:
+        """The name of its base."""
+        if self._base is None:
+            raise UpstreamError(503, f"{self.name}: its base is not known yet", is_retryable=True)
+        return self._base
+
+    def path_of(self, folder: Path) -> str:
+        """Return a staged folder's path as the server sees it."""
+        return str(folder if self._adapters is None else self._adapters / folder.name)
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._http.close()
 
     async def preflight(self, needs: EngineNeeds) -> list[str]:
         """Return why it is not fit to serve."""
-        await self.read_base()
+        await self._read_base()
         return [
             *(await self._version_objections()),
             *(await self._room_objections(needs)),
             *(await self._route_objections()),
-            *(await invented_name_objections(self)),
+            *(await self._invented_name_objections()),
         ]
 
     async def process_identity(self) -> str:
-        """Return the start time of its process; raise if it is not healthy."""
-        await self._http.get_text("/health", patience_seconds=CONTROL_SECONDS)
-        return await self.start_time("/metrics")
+        """Return the start time of its process, empty if its metrics lack it.
 
-    async def start_time(self, path: str) -> str:
-        """Return the start time of the process; empty if its metrics lack it."""
-        return await read_start_time(self._http, path)
+        Raise if it is not healthy.
+        """
+        await self._http.get_text(self._dialect.health, patience_seconds=CONTROL_SECONDS)
+        match = _START_TIME.search(await self._metrics())
+        return match[1] if match else ""
 
     async def load(self, adapter: str, folder: Path) -> None:
         """Load an adapter; "already loaded" is accepted only of the same folder."""
         path = self.path_of(folder)
         body: dict[str, Json] = {"lora_name": adapter, "lora_path": path}
+        body |= {"pinned": True} if self._dialect.pins else {}
         try:
-            await self._http.post("/v1/load_lora_adapter", body, patience_seconds=LOAD_SECONDS)
+            await self._http.post(self._dialect.load, body, patience_seconds=LOAD_SECONDS)
         except UpstreamError as error:
             if error.status != 400 or "already" not in error.reason:
                 raise
@@ -92,24 +136,39 @@ class VllmServer(ReplicaClient):
 
     async def list_loaded(self) -> list[LoadedModel]:
         """List the base and the adapters, with their folders."""
-        return await read_models(self._http, self.name)
+        match await self._http.get("/v1/models", patience_seconds=CONTROL_SECONDS):
+            case {"data": list(models)}:
+                return [_loaded_model(model) for model in models if isinstance(model, dict)]
+            case answer:
+                raise UpstreamError(
+                    502,
+                    f"listing the models of {self.name}: expected `data`, found {str(answer)[:80]}",
+                    is_retryable=True,
+                )
 
     async def unload(self, adapter: str) -> None:
         """Forget a name; its weights stay in memory until others need the room."""
+        seconds = self._dialect.unload_seconds
         try:
             await self._http.post(
-                "/v1/unload_lora_adapter", {"lora_name": adapter}, patience_seconds=LOAD_SECONDS
+                self._dialect.unload, {"lora_name": adapter}, patience_seconds=seconds
             )
         except UpstreamError as error:
-            if error.status != 404:
+            if error.status != self._dialect.not_loaded:
                 raise
 
     async def complete(self, adapter: str, generation: Generation) -> AsyncGenerator[AnswerPiece]:
         """Stream an answer; one by another model is an error."""
-        async for piece in completion_pieces(
-            self._http, self.name, adapter, completion_body(adapter, generation), generation
+        if generation.grammar is not None and not self._dialect.has_grammars:
+            raise UpstreamError(400, f"{self.name} takes no Lark grammars", is_retryable=False)
+        model = self._model(adapter)
+        events = self._completion_events(_completion_body(model, generation), generation)
+        async with (
+            aclosing(events),
+            aclosing(_read_pieces(self.name, model, events)) as pieces,
         ):
-            yield piece
+            async for piece in pieces:
+                yield piece
 
     async def score(self, adapter: str, probe: Probe) -> Sequence[float]:
         """Return the log-probabilities of the answer's tokens by one forward pass."""
@@ -123,7 +182,7 @@ class VllmServer(ReplicaClient):
             "add_special_tokens": False,
         }
         answer = await self._http.post("/v1/completions", body)
-        require_model(self.name, adapter, answer.get("model"))
+        _require_model(self.name, adapter, answer.get("model"))
         match answer:
             case {"choices": [{"prompt_logprobs": list(positions)}]}:
                 pass
@@ -144,8 +203,32 @@ class VllmServer(ReplicaClient):
             for position, token in zip(positions[start:], probe.answer_tokens, strict=True)
         ]
 
-    async def read_base(self) -> None:
-        """Read the base's name from the list, unless it is known."""
+    def _model(self, adapter: str) -> str:
+        """Return what requests call an adapter."""
+        return adapter
+
+    async def _completion_events(
+        self, body: dict[str, Json], generation: Generation
+    ) -> AsyncGenerator[dict[str, Json]]:
+        path, trace = "/v1/completions", generation.traceparent
+        body = {name: body[name] for name in body if name not in self._dialect.unknown}
+        if generation.is_streamed:
+            async with aclosing(self._http.events(path, body, traceparent=trace)) as events:
+                async for event in events:
+                    yield event
+            return
+        del body["stream_options"]
+        yield await self._http.post(
+            path,
+            body | {"stream": False},
+            patience_seconds=self._http.answer_seconds,
+            traceparent=trace,
+        )
+
+    async def _metrics(self) -> str:
+        return await self._http.get_text(self._dialect.metrics, patience_seconds=CONTROL_SECONDS)
+
+    async def _read_base(self) -> None:
         if self._base is not None:
             return
         bases = [model.name for model in await self.list_loaded() if model.parent is None]
@@ -159,20 +242,19 @@ class VllmServer(ReplicaClient):
         self._base = bases[0]
 
     async def _version_objections(self) -> list[str]:
-        if self._oldest is None:
+        if self._dialect.oldest is None:
             return []
         answer = await self._http.get("/version", patience_seconds=CONTROL_SECONDS)
         text = str(answer.get("version", "")) if isinstance(answer, dict) else ""
         numbers = re.match(r"(\d+)\.(\d+)", text)
-        if numbers is not None and (int(numbers[1]), int(numbers[2])) >= self._oldest:
+        if numbers is not None and (int(numbers[1]), int(numbers[2])) >= self._dialect.oldest:
             return []
-        oldest = ".".join(map(str, self._oldest))
+        oldest = ".".join(map(str, self._dialect.oldest))
         return [f"its version is {text or 'unknown'}, expected {oldest} or newer"]
 
     async def _room_objections(self, needs: EngineNeeds) -> list[str]:
         # Only known once an adapter was in use; a load without room is refused in any case.
-        metrics = await self._http.get_text("/metrics", patience_seconds=CONTROL_SECONDS)
-        match = _MAX_LORA.search(metrics)
+        match = _MAX_LORA.search(await self._metrics())
         if match is None or int(match[1]) >= needs.residents:
             return []
         return [f"--max-loras is {match[1]}, expected at least {needs.residents}"]
@@ -190,82 +272,28 @@ class VllmServer(ReplicaClient):
                 raise
         return []
 
-
-async def invented_name_objections(server: VllmServer) -> list[str]:
-    """Object to a server that answers under a name that cannot exist, as its base would."""
-    name = f"flywheel.v0-{secrets.token_hex(6)}"
-    try:
-        async with aclosing(server.complete(name, Generation((1,), 1))) as pieces:
-            async for _ in pieces:
-                break
-    except UpstreamError as error:
-        if error.status == 404:
-            return []
-        return [f"it answered {error.status} to the invented model {name}, expected 404"]
-    return [f"it answers as the invented model {name}, expected 404: it does not check names"]
-
-
-async def read_start_time(upstream: HttpUpstream, path: str) -> str:
-    """Return the start time in a process's metrics; empty if they lack it."""
-    metrics = await upstream.get_text(path, patience_seconds=CONTROL_SECONDS)
-    match = _START_TIME.search(metrics)
-    return match[1] if match else ""
+    async def _invented_name_objections(self) -> list[str]:
+        """Object to a server that answers under a name that cannot exist, as its base would."""
+        name = f"flywheel.v0-{secrets.token_hex(6)}"
+        try:
+            async with aclosing(self.complete(name, Generation((1,), 1))) as pieces:
+                async for _ in pieces:
+                    break
+        except UpstreamError as error:
+            if error.status == 404:
+                return []
+            return [f"it answered {error.status} to the invented model {name}, expected 404"]
+        return [f"it answers as the invented model {name}, expected 404: it does not check names"]
 
 
-async def read_models(upstream: HttpUpstream, replica: str) -> list[LoadedModel]:
-    """Read the list at ``/v1/models``."""
-    match await upstream.get("/v1/models", patience_seconds=CONTROL_SECONDS):
-        case {"data": list(models)}:
-            return [_loaded_model(model) for model in models if isinstance(model, dict)]
-        case answer:
-            raise UpstreamError(
-                502,
-                f"listing the models of {replica}: expected `data`, found {str(answer)[:80]}",
-                is_retryable=True,
-            )
-
-
-def require_model(replica: str, adapter: str, answered: Json) -> None:
-    """Raise ``UpstreamError`` if an answer is by another model than was asked."""
+def _require_model(replica: str, adapter: str, answered: Json) -> None:
     if answered != adapter:
         raise UpstreamError(
             502, f"{replica}: {answered} answered instead of {adapter}", is_retryable=True
         )
 
 
-async def completion_pieces(
-    upstream: HttpUpstream,
-    replica: str,
-    adapter: str,
-    body: dict[str, Json],
-    generation: Generation,
-) -> AsyncGenerator[AnswerPiece]:
-    """Send a request to ``/v1/completions``; yield its answer's pieces."""
-    path, trace = "/v1/completions", generation.traceparent
-    if generation.is_streamed:
-        events = upstream.events(path, body, traceparent=trace)
-        async with aclosing(events), aclosing(read_pieces(replica, adapter, events)) as pieces:
-            async for piece in pieces:
-                yield piece
-        return
-    whole = {name: value for name, value in body.items() if name != "stream_options"}
-    answer = await upstream.post(
-        path,
-        whole | {"stream": False},
-        patience_seconds=upstream.answer_seconds,
-        traceparent=trace,
-    )
-    async with aclosing(read_pieces(replica, adapter, _once(answer))) as pieces:
-        async for piece in pieces:
-            yield piece
-
-
-async def _once(event: dict[str, Json]) -> AsyncGenerator[dict[str, Json]]:
-    yield event
-
-
-def completion_body(adapter: str, generation: Generation) -> dict[str, Json]:
-    """Return a request to ``/v1/completions``."""
+def _completion_body(adapter: str, generation: Generation) -> dict[str, Json]:
     prompt = generation.prompt
     body: dict[str, Json] = {
         "model": adapter,
@@ -289,18 +317,13 @@ def completion_body(adapter: str, generation: Generation) -> dict[str, Json]:
     return body | {name: value for name, value in optional.items() if value is not None}
 
 
-async def read_pieces(
+async def _read_pieces(
     replica: str, adapter: str, events: AsyncGenerator[dict[str, Json]]
 ) -> AsyncGenerator[AnswerPiece]:
-    """Read the chunks of a completion.
-
-    Raises:
-        UpstreamError: Another model answered, or the answer was cut.
-    """
     last: AnswerPiece | None = None
     counts: tuple[int | None, int | None] = None, None
     async for event in events:
-        require_model(replica, adapter, event.get("model"))
+        _require_model(replica, adapter, event.get("model"))
         if isinstance(usage := event.get("usage"), dict):
             prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
             counts = token_count(prompt), token_count(completion)
