@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 NAMESPACE = "flywheel"
 """The namespace of signatures (``-n``); those for git or for files do not count."""
@@ -27,10 +28,10 @@ TOUCHED = 0x01  # flag of a security key's signature: the key was touched (FIDO'
 LEAST_RSA_BITS = 2048
 
 _MAGIC = b"SSHSIG"
-_CURVES: dict[str, tuple[ec.EllipticCurve, hashes.HashAlgorithm]] = {
-    "nistp256": (ec.SECP256R1(), hashes.SHA256()),
-    "nistp384": (ec.SECP384R1(), hashes.SHA384()),
-    "nistp521": (ec.SECP521R1(), hashes.SHA512()),
+_HASHES: dict[int, hashes.HashAlgorithm] = {
+    256: hashes.SHA256(),
+    384: hashes.SHA384(),
+    521: hashes.SHA512(),
 }
 _RSA: dict[str, hashes.HashAlgorithm] = {
     "rsa-sha2-256": hashes.SHA256(),
@@ -39,7 +40,7 @@ _RSA: dict[str, hashes.HashAlgorithm] = {
 SK_ED25519, SK_ECDSA = "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com"
 KEY_TYPES = (
     "ssh-ed25519",
-    *(f"ecdsa-sha2-{curve}" for curve in _CURVES),
+    *(f"ecdsa-sha2-nistp{bits}" for bits in _HASHES),
     "ssh-rsa",
     SK_ED25519,
     SK_ECDSA,
@@ -108,7 +109,6 @@ class _Key:
 
     kind: str
     public: Ed25519PublicKey | ec.EllipticCurvePublicKey | rsa.RSAPublicKey
-    hash: hashes.HashAlgorithm
     application: bytes | None = None
 
 
@@ -182,7 +182,7 @@ def _verify_blob(key_blob: bytes, blob: bytes, signed: bytes) -> None:
         numbers = _BlobReader(value)
         encoded = encode_dss_signature(numbers.positive(), numbers.positive())
         numbers.end()
-        key.public.verify(encoded, signed, ec.ECDSA(key.hash))
+        key.public.verify(encoded, signed, ec.ECDSA(_HASHES[key.public.key_size]))
     if key.application is not None and not flags[0] & TOUCHED:
         raise UntouchedError("the security key was not touched when it signed")
 
@@ -190,31 +190,21 @@ def _verify_blob(key_blob: bytes, blob: bytes, signed: bytes) -> None:
 def _read_key(blob: bytes) -> _Key:
     reader = _BlobReader(blob)
     kind = reader.word()
-    is_hardware = kind in (SK_ED25519, SK_ECDSA)
+    if kind not in KEY_TYPES:
+        raise SignatureError(f"a key is of type {kind!r}, expected {', '.join(KEY_TYPES)}")
     try:
-        if kind in ("ssh-ed25519", SK_ED25519):
-            public, hashed = Ed25519PublicKey.from_public_bytes(reader.string()), hashes.SHA512()
-        elif kind.startswith(("ecdsa-sha2-", "sk-ecdsa-sha2-")) and kind in KEY_TYPES:
-            curve, hashed = _CURVES[name := reader.word()]
-            if name not in kind:
-                raise SignatureError(f"a key of type {kind} is on the curve {name}")
-            public = ec.EllipticCurvePublicKey.from_encoded_point(curve, reader.string())
-        elif kind == "ssh-rsa":
-            exponent, modulus = reader.positive(), reader.positive()
-            public, hashed = rsa.RSAPublicNumbers(exponent, modulus).public_key(), hashes.SHA512()
-            if public.key_size < LEAST_RSA_BITS:
-                raise SignatureError(
-                    f"an RSA key has {public.key_size} bits, expected {LEAST_RSA_BITS} or more"
-                )
-        else:
-            raise SignatureError(f"a key is of type {kind!r}, expected {', '.join(KEY_TYPES)}")
-    except (ValueError, KeyError) as error:
-        if isinstance(error, SignatureError):
-            raise
+        public = load_ssh_public_key(f"{kind} {base64.b64encode(blob).decode()}".encode())
+    except ValueError as error:
         raise SignatureError(f"a key of type {kind} is invalid: {error}") from error
-    application = reader.string() if is_hardware else None
-    reader.end()
-    return _Key(kind, public, hashed, application)
+    assert isinstance(public, Ed25519PublicKey | ec.EllipticCurvePublicKey | rsa.RSAPublicKey)
+    if isinstance(public, rsa.RSAPublicKey) and public.key_size < LEAST_RSA_BITS:
+        raise SignatureError(
+            f"an RSA key has {public.key_size} bits, expected {LEAST_RSA_BITS} or more"
+        )
+    application = None
+    while kind in (SK_ED25519, SK_ECDSA) and reader.left:
+        application = reader.string()  # the last string
+    return _Key(kind, public, application)
 
 
 def _string(data: bytes) -> bytes:
