@@ -24,13 +24,13 @@ JSON = "application/json"
 router = APIRouter()
 
 
-@router.post("/v1/interactions", openapi_extra=openapi.records(openapi.INTERACTION))
+@router.post("/v1/interactions", openapi_extra=openapi.records(openapi.InteractionRecord))
 async def interactions(request: Request) -> Response:
     """Store interactions: one object, an array of objects, or one per line."""
     return await _records(request, "interactions")
 
 
-@router.post("/v1/feedback", openapi_extra=openapi.records(openapi.FEEDBACK))
+@router.post("/v1/feedback", openapi_extra=openapi.records(openapi.FeedbackRecord))
 async def feedback(request: Request) -> Response:
     """Store feedback: one object, an array of objects, or one per line."""
     return await _records(request, "feedback")

@@ -10,9 +10,9 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias
 
-from components.receive.openapi import FEEDBACK
+from components.receive.openapi import KINDS
 from components.schema import Json, kind_of
 
 Kind: TypeAlias = Literal["interactions", "feedback"]
@@ -20,8 +20,6 @@ Kind: TypeAlias = Literal["interactions", "feedback"]
 TARGETS = ("response_id", "conversation_id", "target_id")
 """What feedback is about; ``target_id`` is for senders that don't know which of the two it is."""
 
-_PROPERTIES = cast("dict[str, dict[str, list[str]]]", FEEDBACK["properties"])
-KINDS = _PROPERTIES["kind"]["enum"]
 EXPECTED = {
     "thumb": "up or down",
     "rating": "a number within the `scale` beside it, [lowest, highest]",

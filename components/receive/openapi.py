@@ -1,86 +1,63 @@
-"""Schemas of bodies and responses for ``/openapi.json``; the routes parse bodies themselves."""
+"""Models and schemas of bodies and responses for ``/openapi.json``; the routes parse bodies."""
+
+from typing import Annotated, Any, Literal, TypeAlias, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from components.schema import Json
 
 Schema = dict[str, Json]
 
-_TIMESTAMP: Schema = {
-    "description": "Unix seconds or ISO 8601; without an offset it is UTC.",
-    "anyOf": [{"type": "number"}, {"type": "string", "format": "date-time"}],
-}
-_CLIENT: Schema = {"type": "string", "description": "Ignored: the token determines the client."}
+FeedbackKind: TypeAlias = Literal[
+    "thumb", "rating", "choice", "correction", "regenerate", "comment", "outcome"
+]
+KINDS = get_args(FeedbackKind)
 
-INTERACTION: Schema = {
-    "type": "object",
-    "required": ["timestamp", "workload_id", "request", "response"],
-    "additionalProperties": True,
-    "properties": {
-        "timestamp": _TIMESTAMP,
-        "workload_id": {"type": "string", "minLength": 1},
-        "client_id": _CLIENT,
-        "request": {
-            "type": "object",
-            "description": "As in OpenAI chat completions: `messages`, `tools`, `model`, ...",
-            "required": ["messages"],
-        },
-        "response": {
-            "type": "object",
-            "description": "As in OpenAI chat completions: `id`, `choices`, `usage`, ...",
-        },
-    },
-    "example": {
-        "timestamp": 1760000000,
-        "workload_id": "support",
-        "request": {"messages": [{"role": "user", "content": "Where is my parcel?"}]},
-        "response": {
-            "id": "chatcmpl-1",
-            "choices": [{"message": {"role": "assistant", "content": "On its way."}}],
-        },
-    },
-}
 
-FEEDBACK: Schema = {
-    "type": "object",
-    "required": ["timestamp", "workload_id", "actor_id", "kind", "value"],
-    "additionalProperties": True,
-    "anyOf": [
-        {"required": ["response_id"]},
-        {"required": ["conversation_id"]},
-        {"required": ["target_id"]},
-    ],
-    "properties": {
-        "timestamp": _TIMESTAMP,
-        "workload_id": {"type": "string", "minLength": 1},
-        "client_id": _CLIENT,
-        "response_id": {"type": "string", "description": "The `id` of the response."},
-        "conversation_id": {"type": "string"},
-        "target_id": {"type": "string", "description": "An id that is one of the two."},
-        "actor_id": {"type": "string", "description": "The person or program that gave it."},
-        "kind": {
-            "enum": [
-                "thumb",
-                "rating",
-                "choice",
-                "correction",
-                "regenerate",
-                "comment",
-                "outcome",
-            ]
-        },
-        "value": {
-            "description": "`up` or `down` for a thumb, a message for a correction, ...; `null`"
-            " takes the actor's thumb, rating, correction or comment back."
-        },
-    },
-    "example": {
-        "timestamp": 1760000060,
-        "workload_id": "support",
-        "response_id": "chatcmpl-1",
-        "actor_id": "ann",
-        "kind": "thumb",
-        "value": "down",
-    },
-}
+class StatedFeedback(BaseModel):
+    """What feedback says, whatever it is about."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    kind: FeedbackKind
+    value: Any
+    """`up` or `down` for a thumb, a message for a correction, ...; `null` takes the actor's thumb,
+    rating, correction or comment back."""
+    scale: Any = None
+    """`[lowest, highest]` of a rating."""
+    comment: str | None = None
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="allow")
+
+    timestamp: float | str
+    """Unix seconds or ISO 8601; without an offset it is UTC."""
+    workload_id: str = Field(min_length=1)
+    client_id: Any = None
+    """Ignored: the token determines the client."""
+
+
+class InteractionRecord(_Record):
+    """A request and its response, as in OpenAI chat completions."""
+
+    request: Annotated[dict[str, Any], Field(json_schema_extra={"required": ["messages"]})]
+    """`messages`, `tools`, `model`, ..."""
+    response: dict[str, Any]
+    """`id`, `choices`, `usage`, ..."""
+
+
+class FeedbackRecord(StatedFeedback, _Record):
+    """What a person or program says about a response or a conversation; it names one of them."""
+
+    response_id: str | None = None
+    """The `id` of the response."""
+    conversation_id: str | None = None
+    target_id: str | None = None
+    """An id that is one of the two."""
+    actor_id: str
+    """The person or program that gave it."""
+
 
 _ERROR: Schema = {
     "type": "object",
@@ -114,8 +91,9 @@ _REASONS = {
 }
 
 
-def records(schema: Schema) -> Schema:
+def records(model: type[BaseModel]) -> Schema:
     """Return the schema of a route for one record, an array of records, or one per line."""
+    schema = model.model_json_schema()
     one_or_many: Schema = {"anyOf": [schema, {"type": "array", "items": schema}]}
     content: Schema = {
         "application/json": {"schema": one_or_many},

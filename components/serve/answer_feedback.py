@@ -1,16 +1,32 @@
 """Feedback about an answer by its id, which says whose it is: no other key is needed."""
 
 import time
+from typing import cast
+
+from pydantic import ConfigDict
 
 from components.receive import objections
 from components.receive.client_tokens import Token
-from components.receive.objections import EXPECTED, KINDS
+from components.receive.objections import EXPECTED
+from components.receive.openapi import StatedFeedback
+from components.schema import Json
 from components.serve import body_fields, openai_error, response_id
 from components.serve.body_fields import Obj
-from components.serve.openai_error import OpenAiError
+from components.serve.openai_error import OpenAiError, invalid, shown
 
-TYPES = {"comment": str | None, "actor_id": str | int | None, "user": str | int | None}
 KEPT = ("response_id", "kind", "value", "comment", "scale", "metadata")
+
+
+class AnswerFeedback(StatedFeedback):
+    """``POST /v1/feedback``."""
+
+    model_config = ConfigDict(strict=True)
+
+    response_id: str
+    """The `id` of the answer."""
+    actor_id: str | int | None = None
+    """Who gave it; the client if left out."""
+    user: str | int | None = None
 
 
 def read(content: bytes, key: bytes, token: Token) -> tuple[str, str, Obj]:
@@ -20,30 +36,11 @@ def read(content: bytes, key: bytes, token: Token) -> tuple[str, str, Obj]:
         OpenAiError: The body is no feedback, or about an answer that this client was not given.
     """
     body = body_fields.read_object(content)
-    answer_id = body.get("response_id")
-    if not isinstance(answer_id, str):
-        raise OpenAiError(
-            400, "`response_id` is missing, expected the `id` of an answer", param="response_id"
-        )
-    if body.get("kind") not in KINDS:
-        raise OpenAiError(400, f"`kind` is not one of {', '.join(KINDS)}", param="kind")
-    if "value" not in body:
-        raise OpenAiError(
-            400,
-            "`value` is missing, expected for example up or down for a thumb",
-            param="value",
-        )
-    if not objections.fits(str(body["kind"]), body["value"], body.get("scale")):
-        shown = openai_error.shown(body["value"])
-        raise OpenAiError(
-            400,
-            f"`value` of a {body['kind']} is {shown}, expected {EXPECTED[str(body['kind'])]}",
-            param="value",
-        )
-    for name, types in TYPES.items():
-        if not isinstance(found := body.get(name), types):
-            shown = openai_error.shown(found)
-            raise OpenAiError(400, f"`{name}` is {shown}, expected text", param=name)
+    feedback = body_fields.check(AnswerFeedback, body)
+    kind, value, answer_id = feedback.kind, cast("Json", feedback.value), feedback.response_id
+    if not objections.fits(kind, value, feedback.scale):
+        reason = f"it is {shown(value)} of a {kind}, expected {EXPECTED[kind]}"
+        raise invalid("value", reason)
     known = response_id.verify(key, token.client_id, answer_id)
     if known is None:
         raise OpenAiError(
@@ -62,7 +59,7 @@ def read(content: bytes, key: bytes, token: Token) -> tuple[str, str, Obj]:
             param="response_id",
             code="response_not_stored",
         )
-    actor = body.get("actor_id") or body.get("user") or token.client_id
+    actor = feedback.actor_id or feedback.user or token.client_id
     record: Obj = {
         **{name: body[name] for name in KEPT if name in body},
         "timestamp": time.time(),

@@ -1,17 +1,27 @@
-"""Read the fields of a request's body; errors are OpenAI's, and name the field."""
+"""Read a request's body, and check it by its model; errors are OpenAI's, and name the field."""
 
-from collections.abc import Callable, Mapping
-from typing import TypeAlias, cast
+import re
+from typing import Any, TypeAlias, TypeVar, cast
 
 import orjson
+from pydantic import BaseModel, ValidationError
 
 from components.schema import Json, kind_of
 from components.serve.openai_error import OpenAiError, invalid, shown
 
 Obj: TypeAlias = dict[str, Json]
+Model = TypeVar("Model", bound=BaseModel)
 
 MOST_PARTS = 50_000  # objects and arrays of a body: reading them delays all others
 DEEPEST = 200  # levels of a body; Python's recursion ends at 1,000, and templates recurse, too
+
+_AROUND = re.compile(r"^(Value error,|\w+ should (be|have|match)) | after validation, not .*$")
+_KINDS = {"missing": "a value", "string_type": "text", "list_type": "an array"} | dict.fromkeys(
+    ("dict_type", "model_type", "model_attributes_type"), "an object"
+)
+
+NO_EFFECT = "Only a value that changes nothing."
+"""The description of fields that OpenAI has, and this gateway cannot do."""
 
 
 def read_object(content: bytes) -> Obj:
@@ -51,76 +61,80 @@ def require_flat(body: Json) -> None:
         layer = deeper
 
 
-def text(body: Obj, name: str) -> str | None:
-    """Return a text; ``None`` without one."""
-    value = body.get(name)
-    if not isinstance(value, str | None):
-        raise invalid(name, f"it is {shown(value)}, expected text")
-    return value
-
-
-def flag(body: Obj, name: str, *, default: bool, place: str | None = None) -> bool:
-    """Return yes or no; ``place`` is the field's name in errors."""
-    value = body.get(name)
-    if not isinstance(value, bool | None):
-        raise invalid(place or name, f"it is {shown(value)}, expected true or false")
-    return default if value is None else value
-
-
-def integer(body: Obj, name: str, least: int, most: int | None = None) -> int | None:
-    """Return a whole number within bounds; ``None`` without one."""
-    value = body.get(name)
-    if value is None:
-        return None
-    if (
-        not isinstance(value, int)
-        or isinstance(value, bool)
-        or value < least
-        or (most is not None and value > most)
-    ):
-        bounds = f"at least {least}" if most is None else f"from {least} to {most}"
-        raise invalid(name, f"it is {shown(value)}, expected a whole number {bounds}")
-    return value
-
-
-def number(body: Obj, name: str, least: float, most: float, *, default: float) -> float:
-    """Return a number within bounds."""
-    value = body.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
-        raise invalid(name, f"it is {shown(value)}, expected a number from {least} to {most}")
-    return float(value)
-
-
-def refuse_unknown(body: Obj, known: Mapping[str, Callable[[Json], bool] | None]) -> None:
-    """Refuse fields that are unknown, or whose value would have to change something."""
-    for name, value in body.items():
-        if name not in known:
+def check(model: type[Model], body: Obj) -> Model:
+    """Return a body as its model; raise ``OpenAiError`` (400) if it is refused."""
+    is_closed = model.model_config.get("extra") == "forbid"
+    for name in body if is_closed else ():  # pydantic would make an error for each
+        if name not in model.model_fields:
             raise OpenAiError(
                 400,
-                f"Unknown parameter: {name[:80]!r}; known are {', '.join(known)}",
+                f"Unknown parameter: {name[:80]!r}; known are {', '.join(model.model_fields)}",
                 param=name[:80],
                 code="unknown_parameter",
             )
-        is_harmless = known[name]
-        if is_harmless is not None and value is not None and not is_harmless(value):
-            raise OpenAiError(
-                400,
-                f"Unsupported value: {name!r} is {shown(value)}, which this gateway cannot do; "
-                "leave it out",
-                param=name,
-                code="unsupported_value",
-            )
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        raise _refusal(model, body, error) from None
 
 
-def only(*values: Json) -> Callable[[Json], bool]:
-    """Return a check that a value is one of these."""
-    return lambda value: any(
-        value == other and isinstance(value, bool) == isinstance(other, bool) for other in values
-    )
+def _refusal(model: type[BaseModel], body: Obj, error: ValidationError) -> OpenAiError:
+    errors = cast("list[dict[str, Any]]", error.errors(include_url=False))
+    # A union has an error for each of its members: the one that fits furthest is meant.
+    place = max((_place(body, each) for each in errors), key=len)
+    chosen = [each for each in errors if _place(body, each) == place]
+    parent: Any = body
+    for part in place[:-1]:
+        parent = parent[part]
+    is_missing = isinstance(parent, dict) and place[-1] not in parent
+    if is_missing:  # what is expected is known once it is there
+        parent[place[-1]] = None
+        try:
+            check(model, body)
+        finally:
+            del parent[place[-1]]
+    param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)[1:]
+    value = shown(None if is_missing else parent[place[-1]])
+    if model.model_fields[str(place[0])].description == NO_EFFECT:
+        return OpenAiError(
+            400,
+            f"Unsupported value: {param!r} is {value}, which this gateway cannot do; leave it out",
+            param=param,
+            code="unsupported_value",
+        )
+    is_schema = place[0] == "tools" and place[-1] == "parameters"
+    code = "invalid_function_parameters" if is_schema else "invalid_value"
+    expected = " or ".join(dict.fromkeys(map(_expected, chosen)))
+    return invalid(param, f"it is {value}, expected {expected}", code=code)
 
 
-def anything(_: Json) -> bool:
-    """Let any value pass: it changes nothing."""
-    return True
+def _place(body: Obj, error: dict[str, Any]) -> list[Any]:
+    """Return the path to a value, without the names of a union's members."""
+    value: Any = body
+    place: list[Any] = []
+    for part in error["loc"]:
+        if isinstance(value, list if isinstance(part, int) else dict) and (
+            isinstance(part, int) or part in value
+        ):
+            place.append(part)
+            value = value[part]
+    match error:
+        case {"type": "missing", "loc": (*_, name)}:
+            place.append(name)
+        case {"ctx": {"discriminator": name}}:
+            place.append(name.strip("_'()"))
+        case _:
+            pass
+    return place
+
+
+def _expected(error: dict[str, Any]) -> str:
+    match error:
+        case {"ctx": {"expected_tags": tags}}:
+            return f"one of {tags}".replace("'", "")
+        case {"type": kind} if kind in _KINDS:
+            return _KINDS[kind]
+        case {"msg": message}:
+            return _AROUND.sub("", message)
+        case _:
+            raise AssertionError(error)

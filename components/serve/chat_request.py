@@ -1,27 +1,282 @@
 """Read OpenAI requests for chats and completions, and refuse what cannot be answered.
 
 What OpenAI knows and this gateway cannot do is refused unless its value changes nothing; what
-OpenAI does not know is refused, as OpenAI does. Errors have OpenAI's form.
+OpenAI does not know is refused, as OpenAI does. Errors have OpenAI's form. The models are what
+``/openapi.json`` describes, too.
 """
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypedDict, cast
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Self, TypeAlias, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from components.schema import Json
 from components.serve import body_fields, history_calls
-from components.serve.body_fields import Obj, anything, only
+from components.serve.body_fields import NO_EFFECT, Obj
 from components.serve.openai_error import invalid, shown
 from components.serve.response_id import Prefix
 
 Endpoint: TypeAlias = Literal["chat", "completion"]
 
-ROLES = ("system", "developer", "user", "assistant", "tool")
 MOST_MESSAGES, MOST_TOOLS, MOST_STOPS, MOST_TOP_LOGPROBS = 2048, 128, 4, 20
 MOST_METADATA, LONGEST_KEY, LONGEST_VALUE = 16, 64, 512
 
-_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")  # OpenAI's, and the dots of the Berkeley leaderboard
+One: TypeAlias = Annotated[float, Field(ge=1, le=1)]
+Zero: TypeAlias = Annotated[float, Field(ge=0, le=0)]
+Length: TypeAlias = Annotated[int, Field(ge=1)]
+TopLogprobs: TypeAlias = Annotated[int, Field(ge=0, le=MOST_TOP_LOGPROBS)]
+Empty: TypeAlias = Annotated[list[Any], Field(max_length=0)]
+FunctionName: TypeAlias = Annotated[
+    str,
+    Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$"),  # OpenAI's, and the dots of the Berkeley leaderboard
+]
+Stop: TypeAlias = Annotated[str, Field(min_length=1)]
+
+
+def _few(metadata: object) -> object:
+    if isinstance(metadata, dict) and len(cast("Obj", metadata)) > MOST_METADATA:
+        raise ValueError(f"at most {MOST_METADATA} entries")  # before there is an error for each
+    return metadata
+
+
+Metadata: TypeAlias = Annotated[
+    dict[
+        Annotated[str, Field(max_length=LONGEST_KEY)],
+        Annotated[str, Field(max_length=LONGEST_VALUE)],
+    ],
+    Field(max_length=MOST_METADATA),
+    BeforeValidator(_few),
+]
+
+
+class Part(BaseModel):
+    """A part of a request: no number is taken for a text, and other fields are ignored."""
+
+    model_config = ConfigDict(strict=True, use_attribute_docstrings=True)
+
+
+class TextPart(Part):
+    """A text; workloads read nothing else."""
+
+    type: Literal["text"]
+    text: str
+
+
+class RefusalPart(Part):
+    """An assistant's refusal."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+
+class CalledFunction(Part):
+    """The function of a call."""
+
+    name: str
+    arguments: str | dict[str, Any]
+    """JSON text of an object."""
+
+
+class FunctionCall(Part):
+    """A call in an assistant's message."""
+
+    id: Any = None
+    type: Any = "function"
+    function: CalledFunction
+
+
+class Instruction(Part):
+    """A message of who asks."""
+
+    role: Literal["system", "developer", "user"]
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)]
+
+
+class ToolResult(Part):
+    """What a call returned."""
+
+    role: Literal["tool"]
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)]
+    tool_call_id: str
+
+
+class AssistantMessage(Part):
+    """An answer before; with ``content``, ``tool_calls`` or ``refusal``."""
+
+    role: Literal["assistant"]
+    content: (
+        str
+        | Annotated[
+            list[Annotated[TextPart | RefusalPart, Field(discriminator="type")]],
+            Field(fail_fast=True),
+        ]
+        | None
+    ) = None
+    tool_calls: Annotated[list[FunctionCall], Field(fail_fast=True)] | None = None
+    refusal: Any = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        is_refusal = isinstance(self.refusal, str)
+        if self.content is None and not self.tool_calls and not is_refusal:
+            raise ValueError("`content`; it is missing, and there are no `tool_calls`")
+        return self
+
+
+ChatMessage: TypeAlias = Annotated[
+    Instruction | AssistantMessage | ToolResult, Field(discriminator="role")
+]
+
+
+class FunctionTool(Part):
+    """A function that an answer may call."""
+
+    name: FunctionName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    """JSON Schema."""
+    strict: Any = None
+    """Counts for nothing: whether calls are held to schemas is set at the gateway."""
+
+
+class OfFunction(Part):
+    """What is of a function: OpenAI's other tools run nowhere here."""
+
+    type: Literal["function"]
+
+
+class Tool(OfFunction):
+    """A tool that is offered."""
+
+    function: FunctionTool
+
+
+class NamedFunction(Part):
+    """The name of a function."""
+
+    name: str
+
+
+class NamedTool(OfFunction):
+    """The tool that has to be called."""
+
+    function: NamedFunction
+
+
+class AnyForm(Part):
+    """Text, or any JSON object."""
+
+    type: Literal["text", "json_object"]
+
+
+class NamedSchema(Part):
+    """A named JSON Schema."""
+
+    name: Any = None
+    json_schema: dict[str, Any] = Field(alias="schema")
+
+
+class SchemaForm(Part):
+    """JSON that a schema describes."""
+
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+
+class UsageOptions(Part):
+    """What a stream has besides the answer."""
+
+    include_usage: bool | None = None
+
+
+class Asked(BaseModel):
+    """What all three APIs have."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", use_attribute_docstrings=True)
+
+    model: str | None = None
+    """The workload; routing rules may choose another."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """0 if left out, as in evaluations."""
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    stream: bool | None = None
+    store: bool | None = None
+    """`false`: it is not logged."""
+    metadata: Metadata | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+
+
+class _Generated(Asked):
+    """What chats and completions have."""
+
+    max_tokens: Length | None = None
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS, fail_fast=True)] | None = None
+    stream_options: UsageOptions | None = None
+
+    n: One | None = Field(None, description=NO_EFFECT)
+    presence_penalty: Zero | None = Field(None, description=NO_EFFECT)
+    frequency_penalty: Zero | None = Field(None, description=NO_EFFECT)
+    logit_bias: Annotated[dict[Any, Any], Field(max_length=0)] | None = Field(
+        None, description=NO_EFFECT
+    )
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The texts that end an answer."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+
+class Conversed(Asked):
+    """What chats and responses have."""
+
+    parallel_tool_calls: bool | None = None
+    top_logprobs: TopLogprobs | None = None
+
+    service_tier: Any = None
+    prompt_cache_key: Any = None
+    prompt_cache_options: Any = None
+    prompt_cache_retention: Any = None
+
+    moderation: Empty | None = Field(None, description=NO_EFFECT)
+
+
+class Chat(Conversed, _Generated):
+    """``POST /v1/chat/completions``."""
+
+    messages: Annotated[
+        list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
+    ]
+    tools: Annotated[list[Tool], Field(max_length=MOST_TOOLS, fail_fast=True)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    response_format: SchemaForm | AnyForm | None = None
+    max_completion_tokens: Length | None = None
+    logprobs: bool | None = None
+
+    modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = Field(
+        None, description=NO_EFFECT
+    )
+    reasoning_effort: Literal["none"] | None = Field(None, description=NO_EFFECT)
+    verbosity: Literal["medium"] | None = Field(None, description=NO_EFFECT)
+    audio: Empty | None = Field(None, description=NO_EFFECT)
+    prediction: Empty | None = Field(None, description=NO_EFFECT)
+    web_search_options: Empty | None = Field(None, description=NO_EFFECT)
+    functions: Empty | None = Field(None, description=NO_EFFECT)
+    function_call: Empty | None = Field(None, description=NO_EFFECT)
+
+
+class Completion(_Generated):
+    """``POST /v1/completions``."""
+
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=1, fail_fast=True)]
+    """One text, which is sent to the model as it is."""
+    logprobs: TopLogprobs | None = None
+
+    echo: Literal[False] | None = Field(None, description=NO_EFFECT)
+    best_of: One | None = Field(None, description=NO_EFFECT)
+    suffix: Literal[""] | None = Field(None, description=NO_EFFECT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,28 +295,28 @@ class ChatRequest:
     endpoint: Endpoint
     body: Obj
     model: str | None
-    messages: list[Obj]
-    """Of a chat."""
-    prompt: str
-    """Of a completion, sent to the engine as it is."""
-    tools: list[Obj]
-    tool_choice: Json
-    response_format: Obj | None
-    max_tokens: int | None
-    temperature: float
-    top_p: float
-    seed: int | None
-    stop: tuple[str, ...]
-    logprobs: int | None
-    """The most probable tokens to report at each position; ``None`` without log-probabilities."""
     is_streamed: bool
     has_usage: bool
     """Whether a stream ends with the usage."""
     is_stored: bool
-    is_parallel: bool
-    """Whether an answer may have more than one call."""
     metadata: Mapping[str, str]
     user: str | None
+    messages: list[Obj] = field(default_factory=list[Obj])
+    """Of a chat."""
+    prompt: str = ""
+    """Of a completion, sent to the engine as it is."""
+    tools: list[Obj] = field(default_factory=list[Obj])
+    tool_choice: Json = None
+    response_format: Obj | None = None
+    max_tokens: int | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+    """The most probable tokens to report at each position; ``None`` without log-probabilities."""
+    is_parallel: bool = True
+    """Whether an answer may have more than one call."""
     responses: ResponsesRequest | None = None
     """What it is translated from; ``None`` if it was sent as it is."""
     is_checked: bool = True
@@ -116,25 +371,25 @@ def read_chat(content: bytes) -> ChatRequest:
 
 def chat_of(body: Obj) -> ChatRequest:
     """Return a chat; raise ``OpenAiError`` (400) if it is refused."""
-    body_fields.refuse_unknown(body, _CHAT)
-    messages = _messages(body)
-    tools = _tools(body)
-    logprobs = body_fields.flag(body, "logprobs", default=False)
-    top = body_fields.integer(body, "top_logprobs", 0, MOST_TOP_LOGPROBS)
-    if top is not None and not logprobs:
+    if isinstance(messages := body.get("messages"), list):  # before there is a model of each call
+        history_calls.require_bounded(messages[:MOST_MESSAGES])
+    chat = body_fields.check(Chat, body)
+    if chat.top_logprobs is not None and not chat.logprobs:
         raise invalid("top_logprobs", "it is set, but `logprobs` is not true; set both")
-    length = body_fields.integer(body, "max_completion_tokens", 1)
+    _require_offered(chat)
+    form = chat.response_format
     return ChatRequest(
         endpoint="chat",
-        messages=messages,
-        prompt="",
-        tools=tools,
-        tool_choice=_tool_choice(body, tools),
-        response_format=_response_format(body),
-        max_tokens=body_fields.integer(body, "max_tokens", 1) if length is None else length,
-        logprobs=(top or 0) if logprobs else None,
-        is_parallel=body_fields.flag(body, "parallel_tool_calls", default=True),
-        **_shared(body),
+        messages=[_readable(message) for message in cast("list[Obj]", messages)],
+        tools=cast("list[Obj]", body.get("tools") or []),
+        tool_choice=body.get("tool_choice"),
+        response_format=(
+            None if form is None or form.type == "text" else cast("Obj", body["response_format"])
+        ),
+        max_tokens=chat.max_completion_tokens or chat.max_tokens,
+        logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
+        is_parallel=chat.parallel_tool_calls is not False,
+        **_shared(chat, body),
     )
 
 
@@ -145,26 +400,14 @@ def read_completion(content: bytes) -> ChatRequest:
 
 def completion_of(body: Obj) -> ChatRequest:
     """Return a completion; raise ``OpenAiError`` (400) if it is refused."""
-    body_fields.refuse_unknown(body, _COMPLETION)
-    text = body.get("prompt")
-    if isinstance(text, list) and len(text) == 1:
-        text = text[0]
-    if not isinstance(text, str):
-        raise invalid(
-            "prompt",
-            f"it is {shown(body.get('prompt'))}, expected text; send one request a prompt",
-        )
+    completion = body_fields.check(Completion, body)
+    prompt = completion.prompt
     return ChatRequest(
         endpoint="completion",
-        messages=[],
-        prompt=text,
-        tools=[],
-        tool_choice=None,
-        response_format=None,
-        max_tokens=body_fields.integer(body, "max_tokens", 1),
-        logprobs=body_fields.integer(body, "logprobs", 0, MOST_TOP_LOGPROBS),
-        is_parallel=True,
-        **_shared(body),
+        prompt=prompt if isinstance(prompt, str) else prompt[0],
+        max_tokens=completion.max_tokens,
+        logprobs=completion.logprobs,
+        **_shared(completion, body),
     )
 
 
@@ -175,28 +418,19 @@ def unchecked(
 
     The rest is for another server to read. Raise ``OpenAiError`` (400) if `model` is not text.
     """
+    model = body.get("model")
+    if not isinstance(model, str | None):
+        raise invalid("model", f"it is {shown(model)}, expected the name of a workload")
     options, metadata = body.get("stream_options"), body.get("metadata")
     users = (body.get("user"), body.get("safety_identifier"))
     texts = metadata.items() if isinstance(metadata, dict) else ()
     return ChatRequest(
         endpoint=endpoint,
         body=body,
-        model=_model(body),
-        messages=[],
-        prompt="",
-        tools=[],
-        tool_choice=None,
-        response_format=None,
-        max_tokens=None,
-        temperature=0.0,
-        top_p=1.0,
-        seed=None,
-        stop=(),
-        logprobs=None,
+        model=model,
         is_streamed=body.get("stream") is True,
         has_usage=isinstance(options, dict) and options.get("include_usage") is True,
         is_stored=body.get("store") is not False,
-        is_parallel=True,
         metadata={key: text for key, text in texts if isinstance(text, str)},
         user=next((user for user in users if isinstance(user, str) and user), None),
         responses=responses,
@@ -204,257 +438,49 @@ def unchecked(
     )
 
 
-class _Shared(TypedDict):
-    body: Obj
-    model: str | None
-    temperature: float
-    top_p: float
-    seed: int | None
-    stop: tuple[str, ...]
-    is_streamed: bool
-    has_usage: bool
-    is_stored: bool
-    metadata: Mapping[str, str]
-    user: str | None
-
-
-def _model(body: Obj) -> str | None:
-    model = body.get("model")
-    if not isinstance(model, str | None):
-        raise invalid("model", f"it is {shown(model)}, expected the name of a workload")
-    return model
-
-
-def _shared(body: Obj) -> _Shared:
-    is_streamed = body_fields.flag(body, "stream", default=False)
+def _shared(request: _Generated, body: Obj) -> dict[str, Any]:
+    options = request.stream_options
+    if options is not None and not request.stream:
+        raise invalid("stream_options", "it is only allowed where `stream` is true")
     return {
         "body": body,
-        "model": _model(body),
-        "temperature": body_fields.number(body, "temperature", 0, 2, default=0.0),
-        "top_p": body_fields.number(body, "top_p", 0, 1, default=1.0),
-        "seed": body_fields.integer(body, "seed", -(2**63), 2**63 - 1),
-        "stop": _stop(body),
-        "is_streamed": is_streamed,
-        "has_usage": _has_usage(body, is_streamed=is_streamed),
-        "is_stored": body_fields.flag(body, "store", default=True),
-        "metadata": _metadata(body),
-        "user": body_fields.text(body, "user") or body_fields.text(body, "safety_identifier"),
+        "model": request.model,
+        "temperature": request.temperature or 0.0,
+        "top_p": 1.0 if request.top_p is None else request.top_p,
+        "seed": request.seed,
+        "stop": request.stops,
+        "is_streamed": bool(request.stream),
+        "has_usage": bool(options and options.include_usage),
+        "is_stored": request.store is not False,
+        "metadata": request.metadata or {},
+        "user": request.user or request.safety_identifier,
     }
 
 
-def _messages(body: Obj) -> list[Obj]:
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        found = "missing" if "messages" not in body else shown(messages)
-        raise invalid("messages", f"it is {found}, expected an array of at least one message")
-    if len(messages) > MOST_MESSAGES:
-        raise invalid("messages", f"there are {len(messages)}, expected at most {MOST_MESSAGES}")
-    history_calls.require_bounded(messages)
-    return [_message(f"messages[{number}]", message) for number, message in enumerate(messages)]
-
-
-def _message(place: str, message: Json) -> Obj:
-    if not isinstance(message, dict):
-        raise invalid(place, f"it is {shown(message)}, expected an object with a `role`")
-    role, content = message.get("role"), message.get("content")
-    if role not in ROLES:
-        raise invalid(f"{place}.role", f"it is {shown(role)}, expected one of {', '.join(ROLES)}")
+def _readable(message: Obj) -> Obj:
+    """Return a message whose refusal is a part of its content."""
     refusal = message.get("refusal")
-    if content is None and role == "assistant" and isinstance(refusal, str):
-        content = [cast("Json", {"type": "refusal", "refusal": refusal})]
-        message = cast("Obj", message | {"content": content})
-    if content is None and role != "assistant":
-        raise invalid(f"{place}.content", "it is missing, expected text or an array of text parts")
-    if isinstance(content, list):
-        for number, part in enumerate(content):
-            _require_text_part(f"{place}.content[{number}]", part, role)
-    elif not isinstance(content, str | None):
-        raise invalid(
-            f"{place}.content", f"it is {shown(content)}, expected text or an array of text parts"
-        )
-    if role == "tool" and not isinstance(message.get("tool_call_id"), str):
-        raise invalid(f"{place}.tool_call_id", "it is missing, expected the id of the call")
-    if role == "assistant":
-        history_calls.require_form(place, message)
-        if content is None and not message.get("tool_calls"):
-            raise invalid(f"{place}.content", "it is missing, and there are no `tool_calls`")
-    return message
+    if (
+        message["role"] != "assistant"
+        or message.get("content") is not None
+        or not isinstance(refusal, str)
+    ):
+        return message
+    part: Obj = {"type": "refusal", "refusal": refusal}
+    return {**message, "content": [part]}
 
 
-def _require_text_part(place: str, part: Json, role: Json) -> None:
-    match part:
-        case {"type": "text", "text": str()}:
-            return
-        case {"type": "refusal", "refusal": str()} if role == "assistant":
-            return
-        case {"type": str(kind)}:
-            raise invalid(
-                place, f"it is of the type {kind}, expected text: workloads read nothing else"
-            )
-        case _:
-            raise invalid(place, f"it is {shown(part)}, expected {{'type': 'text', 'text': ...}}")
-
-
-def _tools(body: Obj) -> list[Obj]:
-    tools = body.get("tools")
-    if tools is None:
-        return []
-    if not isinstance(tools, list):
-        raise invalid("tools", f"it is {shown(tools)}, expected an array of tools")
-    if len(tools) > MOST_TOOLS:
-        raise invalid("tools", f"there are {len(tools)}, expected at most {MOST_TOOLS}")
-    names = set[str]()
-    checked: list[Obj] = []
-    for number, tool in enumerate(tools):
-        place = f"tools[{number}]"
-        match tool:
-            case {"type": "function", "function": {"name": str(name), **function}}:
-                pass
-            case _:
-                raise invalid(
-                    place,
-                    f"it is {shown(tool)}, expected {{'type': 'function', 'function': "
-                    "{'name': ..., 'parameters': ...}}",
-                )
-        if not _NAME.fullmatch(name):
-            raise invalid(
-                f"{place}.function.name",
-                f"it is {name[:80]!r}, expected 1 to 64 of a-z, A-Z, 0-9, _, . and -",
-            )
-        if name in names:
-            raise invalid(f"{place}.function.name", f"{name} is offered twice; offer it once")
-        if not isinstance(function.get("description"), str | None):
-            raise invalid(f"{place}.function.description", "it is not text")
-        if not isinstance(function.get("parameters"), dict | None):
-            raise invalid(
-                f"{place}.function.parameters",
-                f"it is {shown(function.get('parameters'))}, expected a JSON Schema object",
-                code="invalid_function_parameters",
-            )
-        names.add(name)
-        checked.append(tool)
-    return checked
-
-
-def _tool_choice(body: Obj, tools: Sequence[Obj]) -> Json:
-    choice = body.get("tool_choice")
-    if choice is None:
-        return None
-    if not tools:
+def _require_offered(chat: Chat) -> None:
+    names = [tool.function.name for tool in chat.tools or ()]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            place = f"tools[{number}].function.name"
+            raise invalid(place, f"{name} is offered twice; offer it once")
+    if chat.tool_choice is not None and not names:
         raise invalid("tool_choice", "it is only allowed where `tools` are offered")
-    match choice:
-        case "none" | "auto" | "required":
-            return choice
-        case {"type": "function", "function": {"name": str(name)}}:
-            offered = [cast("Obj", tool["function"])["name"] for tool in tools]
-            if name not in offered:
-                raise invalid(
-                    "tool_choice",
-                    f"there is no tool {name[:80]!r}; offered: {', '.join(map(str, offered))}",
-                )
-            return choice
-        case _:
+    if isinstance(chat.tool_choice, NamedTool):
+        name = chat.tool_choice.function.name
+        if name not in names:
             raise invalid(
-                "tool_choice",
-                f"it is {shown(choice)}, expected none, auto, required or "
-                "{'type': 'function', 'function': {'name': ...}}",
+                "tool_choice", f"there is no tool {name[:80]!r}; offered: {', '.join(names)}"
             )
-
-
-def _response_format(body: Obj) -> Obj | None:
-    match body.get("response_format"):
-        case None | {"type": "text"}:
-            return None
-        case {"type": "json_object"} as form:
-            return form
-        case {"type": "json_schema", "json_schema": {"schema": dict()}} as form:
-            return form
-        case form:
-            raise invalid(
-                "response_format",
-                f"it is {shown(form)}, expected {{'type': 'text'}}, {{'type': 'json_object'}} or "
-                "{'type': 'json_schema', 'json_schema': {'name': ..., 'schema': {...}}}",
-            )
-
-
-def _stop(body: Obj) -> tuple[str, ...]:
-    stop = body.get("stop")
-    texts = [stop] if isinstance(stop, str) else [] if stop is None else stop
-    if not isinstance(texts, list) or len(texts) > MOST_STOPS:
-        raise invalid("stop", f"it is {shown(stop)}, expected text or up to {MOST_STOPS} texts")
-    if not all(isinstance(text, str) and text for text in texts):
-        raise invalid("stop", f"it is {shown(stop)}, expected texts that are not empty")
-    return tuple(cast("list[str]", texts))
-
-
-def _has_usage(body: Obj, *, is_streamed: bool) -> bool:
-    options = body.get("stream_options")
-    if options is None:
-        return False
-    if not is_streamed:
-        raise invalid("stream_options", "it is only allowed where `stream` is true")
-    if not isinstance(options, dict):
-        raise invalid("stream_options", f"it is {shown(options)}, expected an object")
-    return body_fields.flag(
-        options, "include_usage", default=False, place="stream_options.include_usage"
-    )
-
-
-def _metadata(body: Obj) -> dict[str, str]:
-    metadata = body.get("metadata")
-    if metadata is None:
-        return {}
-    if not isinstance(metadata, dict) or len(metadata) > MOST_METADATA:
-        raise invalid(
-            "metadata",
-            f"it is {shown(metadata)}, expected an object of up to {MOST_METADATA} texts",
-        )
-    for key, value in metadata.items():
-        if not isinstance(value, str) or len(value) > LONGEST_VALUE or len(key) > LONGEST_KEY:
-            raise invalid(
-                "metadata",
-                f"{key[:80]!r} is {shown(value)}, expected keys of up to {LONGEST_KEY} and texts "
-                f"of up to {LONGEST_VALUE} characters",
-            )
-    return cast("dict[str, str]", metadata)
-
-
-_BOTH: dict[str, Callable[[Json], bool] | None] = {
-    **dict.fromkeys(
-        (
-            "model", "stream", "stream_options", "temperature", "top_p", "seed", "stop",
-            "max_tokens", "logprobs", "store", "metadata", "user", "safety_identifier",
-        )
-    ),
-    "n": only(1),
-    "presence_penalty": only(0),
-    "frequency_penalty": only(0),
-    "logit_bias": only({}),
-}  # fmt: skip
-_CHAT: dict[str, Callable[[Json], bool] | None] = {
-    **_BOTH,
-    **dict.fromkeys(
-        (
-            "messages", "tools", "tool_choice", "response_format", "max_completion_tokens",
-            "top_logprobs", "parallel_tool_calls",
-        )
-    ),
-    "modalities": only(["text"]),
-    "service_tier": anything,
-    "prompt_cache_key": anything,
-    "prompt_cache_options": anything,
-    "prompt_cache_retention": anything,
-    "reasoning_effort": only("none"),
-    "verbosity": only("medium"),
-    **dict.fromkeys(
-        ("audio", "prediction", "web_search_options", "functions", "function_call", "moderation"),
-        only([]),
-    ),
-}  # fmt: skip
-_COMPLETION: dict[str, Callable[[Json], bool] | None] = {
-    **_BOTH,
-    "prompt": None,
-    "echo": only(False),
-    "best_of": only(1),
-    "suffix": only(""),
-}

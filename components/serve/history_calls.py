@@ -1,4 +1,4 @@
-"""The calls in the messages of a request: their form, how many there are, and how long."""
+"""The calls in the messages of a request: how many, how long, and whether they can be read."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -9,29 +9,9 @@ from components.chat import prompt
 from components.schema import Json
 from components.serve import body_fields
 from components.serve.body_fields import MOST_PARTS, Obj
-from components.serve.openai_error import invalid, shown
+from components.serve.openai_error import invalid
 
 MOST_CALLS, MOST_ARGUMENTS = 512, 2**19  # calls of all messages, characters of their arguments
-
-
-def require_form(place: str, message: Obj) -> None:
-    """Raise ``OpenAiError`` (400) if a message's calls are not OpenAI's."""
-    calls = message.get("tool_calls")
-    if calls is None:
-        return
-    if not isinstance(calls, list):
-        raise invalid(f"{place}.tool_calls", f"it is {shown(calls)}, expected an array of calls")
-    for number, call in enumerate(calls):
-        at = f"{place}.tool_calls[{number}]"
-        match call:
-            case {"function": {"name": str(), "arguments": str() | dict()}}:
-                pass
-            case _:
-                raise invalid(
-                    at,
-                    f"it is {shown(call)}, expected {{'id': ..., 'type': 'function', "
-                    "'function': {'name': ..., 'arguments': '{...}'}}",
-                )
 
 
 def require_readable(messages: Sequence[Obj]) -> None:
@@ -51,7 +31,7 @@ def require_readable(messages: Sequence[Obj]) -> None:
                 ) from error
 
 
-def require_bounded(messages: list[Json]) -> None:
+def require_bounded(messages: Sequence[Json]) -> None:
     """Refuse more calls, or longer arguments, than can be written into a prompt in time.
 
     Arguments are JSON in a text; it may have as many parts as a body.

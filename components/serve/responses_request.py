@@ -4,28 +4,139 @@ A request is translated, then read and answered as any chat. Nothing of one is k
 what relies on that is refused, as are the tools that OpenAI runs itself.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
+from typing import Annotated, Any, Literal, TypeAlias, cast
+
+from pydantic import Discriminator, Field, Tag
 
 from components.schema import Json
 from components.serve import body_fields, chat_request
-from components.serve.body_fields import Obj, anything, only
-from components.serve.chat_request import MOST_MESSAGES, MOST_TOOLS, ChatRequest, ResponsesRequest
-from components.serve.openai_error import OpenAiError, invalid, shown
+from components.serve.body_fields import NO_EFFECT, Obj
+from components.serve.chat_request import (
+    MOST_MESSAGES,
+    MOST_TOOLS,
+    AnyForm,
+    ChatRequest,
+    Conversed,
+    Empty,
+    FunctionTool,
+    Length,
+    NamedFunction,
+    OfFunction,
+    Part,
+    ResponsesRequest,
+)
+from components.serve.openai_error import OpenAiError, invalid
 
 LOGPROBS = "message.output_text.logprobs"  # of `include`; all else there is of what never comes
 
 MOST_ITEMS = 2 * MOST_MESSAGES  # parts of an answer and calls are items of their own
 
-ITEMS = ("message", "function_call", "function_call_output", "reasoning")
-
 TEXTS = ("input_text", "output_text", "text")  # the types of text parts
 
-_SAME = (
-    "model", "stream", "temperature", "top_p", "store", "metadata", "user", "safety_identifier",
-    "parallel_tool_calls", "top_logprobs", "service_tier", "prompt_cache_key",
-    "prompt_cache_options", "prompt_cache_retention",
-)  # fmt: skip
+
+class MessageItem(Part):
+    """A message; its content is checked as a chat's, its texts may be of any type of text."""
+
+    type: Literal["message"] | None = "message"
+    role: Any = None
+    content: Any = None
+
+
+class CallItem(Part):
+    """A call of an answer before."""
+
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    arguments: str
+    """JSON text of an object."""
+
+
+class OutputItem(Part):
+    """What a call returned: text or text parts."""
+
+    type: Literal["function_call_output"]
+    call_id: str
+    output: str | list[Any]
+
+
+class ReasoningItem(Part):
+    """Ignored."""
+
+    type: Literal["reasoning"]
+
+
+def _type(item: Any) -> Any:  # noqa: ANN401 - any JSON
+    return (item.get("type") or "message") if isinstance(item, dict) else "message"
+
+
+Item: TypeAlias = Annotated[
+    Annotated[MessageItem, Tag("message")]
+    | Annotated[CallItem, Tag("function_call")]
+    | Annotated[OutputItem, Tag("function_call_output")]
+    | Annotated[ReasoningItem, Tag("reasoning")],
+    Discriminator(_type),
+]
+
+
+class FlatTool(FunctionTool, OfFunction):
+    """A function that an answer may call."""
+
+
+class NamedFlatTool(NamedFunction, OfFunction):
+    """The tool that has to be called."""
+
+
+class FlatSchemaForm(Part):
+    """JSON that a schema describes."""
+
+    type: Literal["json_schema"]
+    name: Any = None
+    json_schema: dict[str, Any] = Field(alias="schema")
+
+
+class TextOptions(Part):
+    """What the text of an answer is."""
+
+    format: FlatSchemaForm | AnyForm | None = None
+    verbosity: Literal["medium"] | None = None
+
+
+class Effort(Part):
+    """How much an answer is thought about."""
+
+    effort: Literal["none"] | None = None
+
+
+class Responses(Conversed):
+    """``POST /v1/responses``; nothing is kept between requests."""
+
+    input: str | Annotated[list[Item], Field(max_length=MOST_ITEMS, fail_fast=True)]
+    """The whole conversation."""
+    instructions: str | None = None
+    tools: Annotated[list[FlatTool], Field(max_length=MOST_TOOLS, fail_fast=True)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedFlatTool | None = None
+    text: TextOptions | None = None
+    max_output_tokens: Length | None = None
+    include: Annotated[list[str], Field(fail_fast=True)] | None = None
+
+    max_tool_calls: Any = None
+    stream_options: Any = None
+    background_options: Any = None
+    image: Any = None
+    client_metadata: Any = None
+
+    truncation: Literal["disabled"] | None = Field(None, description=NO_EFFECT)
+    reasoning: Effort | None = Field(None, description=NO_EFFECT)
+    context_management: Empty | None = Field(None, description=NO_EFFECT)
+    access_programs: Empty | None = Field(None, description=NO_EFFECT)
+
+    previous_response_id: Any = Field(None, description=NO_EFFECT)
+    conversation: Any = Field(None, description=NO_EFFECT)
+    prompt: Any = Field(None, description=NO_EFFECT)
+    background: Any = Field(None, description=NO_EFFECT)
+
 
 _WITH_MEMORY = {
     "previous_response_id": "answers are not kept: send the whole conversation in `input`",
@@ -48,72 +159,60 @@ def unchecked(body: Obj) -> ChatRequest:
 
 def response_of(body: Obj) -> ChatRequest:
     """Return a chat; raise ``OpenAiError`` (400) if it is refused."""
-    body_fields.refuse_unknown(body, _KNOWN)
     names = {"messages": "input", "max_completion_tokens": "max_output_tokens"}
     names["response_format"] = "text.format"
+    chat = _chat(body_fields.check(Responses, body), body, names)
     try:
-        chat = chat_request.chat_of(_chat(body, names))
+        request = chat_request.chat_of(chat)
     except OpenAiError as error:
         error.rename(names)
         raise
-    return replace(chat, responses=ResponsesRequest(body, names))
+    return replace(request, responses=ResponsesRequest(body, names))
 
 
-def _chat(body: Obj, names: dict[str, str]) -> Obj:
+def _chat(asked: Responses, body: Obj, names: dict[str, str]) -> Obj:
     """Return the body of the chat; note in ``names`` what its fields are called here."""
-    chat: Obj = {name: body.get(name) for name in _SAME}
-    chat["messages"] = _messages(body, names)
-    chat["tools"], chat["tool_choice"] = _tools(body, names), _tool_choice(body)
-    if not chat["tools"] and isinstance(chat["tools"], list | None):
+    chat: Obj = {name: body.get(name) for name in Conversed.model_fields}
+    chat["messages"] = _messages(asked, body["input"], names)
+    chat["tool_choice"] = _tool_choice(asked)
+    tools = cast("list[Obj]", body.get("tools") or [])
+    chat["tools"] = [_tool(tool) for tool in tools]
+    names |= {f"tools[{number}].function": f"tools[{number}]" for number in range(len(tools))}
+    if not tools:
         # Clients send what is about tools without any, which chats refuse, as OpenAI does.
         chat |= dict.fromkeys(("tools", "parallel_tool_calls"))
-        if chat["tool_choice"] in ("auto", "none"):
+        if asked.tool_choice in ("auto", "none"):
             chat["tool_choice"] = None
-    chat["response_format"] = _response_format(body)
-    chat["max_completion_tokens"] = body.get("max_output_tokens")
-    if LOGPROBS in _include(body) or body.get("top_logprobs"):
+    chat["response_format"] = _response_format(asked, body)
+    chat["max_completion_tokens"] = asked.max_output_tokens
+    if LOGPROBS in (asked.include or ()) or asked.top_logprobs:
         chat["logprobs"] = True
     else:
         chat["top_logprobs"] = None
     return {name: value for name, value in chat.items() if value is not None}
 
 
-def _messages(body: Obj, names: dict[str, str]) -> list[Json]:
+def _messages(asked: Responses, items: Json, names: dict[str, str]) -> list[Json]:
     messages: list[Obj] = []
-    if instructions := body_fields.text(body, "instructions"):
+    if asked.instructions:
         names["messages[0]"] = "instructions"
-        messages.append({"role": "system", "content": instructions})
-    items = body.get("input")
-    if isinstance(items, str):
-        return [*messages, {"role": "user", "content": items}]
-    if not isinstance(items, list):
-        raise invalid("input", f"it is {shown(items)}, expected text or an array of items")
-    if len(items) > MOST_ITEMS:
-        raise invalid("input", f"there are {len(items)} items, expected at most {MOST_ITEMS}")
-    for number, item in enumerate(items):
+        messages.append({"role": "system", "content": asked.instructions})
+    if isinstance(asked.input, str):
+        return [*messages, {"role": "user", "content": asked.input}]
+    for number, (item, sent) in enumerate(zip(asked.input, cast("list[Obj]", items), strict=True)):
         place = f"input[{number}]"
-        if not isinstance(item, dict):
-            raise invalid(place, f"it is {shown(item)}, expected an object with a `type`")
-        match item.get("type"):
-            case None | "message":
-                _add_message(messages, item, place, names)
-            case "function_call":
+        match item:
+            case MessageItem():
+                _add_message(messages, sent, place, names)
+            case CallItem():
                 _add_call(messages, item, place, names)
-            case "function_call_output":
-                _add_output(messages, item, place)
+            case OutputItem():
+                content = _content(cast("Json", item.output))
+                message: Obj = {"role": "tool", "tool_call_id": item.call_id, "content": content}
+                messages.append(message)
                 names[f"messages[{len(messages) - 1}].content"] = f"{place}.output"
-            case "reasoning":
+            case ReasoningItem():
                 continue
-            case "item_reference":
-                raise invalid(
-                    place,
-                    "items are not kept: send the item itself, or ask for chat completions, in "
-                    "Vercel's AI SDK with `openai.chat`",
-                )
-            case kind:
-                raise invalid(
-                    f"{place}.type", f"it is {shown(kind)}, expected one of {', '.join(ITEMS)}"
-                )
         names.setdefault(f"messages[{len(messages) - 1}]", place)
     return [*messages]
 
@@ -143,13 +242,9 @@ def _add_message(messages: list[Obj], item: Obj, place: str, names: dict[str, st
             messages.append({"role": role, "content": content})
 
 
-def _add_call(messages: list[Obj], item: Obj, place: str, names: dict[str, str]) -> None:
-    match item:
-        case {"call_id": str(call_id), "name": str(name), "arguments": str(arguments)}:
-            function: Obj = {"name": name, "arguments": arguments}
-            call: Obj = {"id": call_id, "type": "function", "function": function}
-        case _:
-            raise invalid(place, "expected the texts `call_id`, `name` and `arguments`")
+def _add_call(messages: list[Obj], item: CallItem, place: str, names: dict[str, str]) -> None:
+    function: Obj = {"name": item.name, "arguments": item.arguments}
+    call: Obj = {"id": item.call_id, "type": "function", "function": function}
     match messages:
         case [*_, {"role": "assistant", "tool_calls": list(calls)}]:
             calls.append(call)
@@ -160,15 +255,6 @@ def _add_call(messages: list[Obj], item: Obj, place: str, names: dict[str, str])
             messages.append({"role": "assistant", "content": None, "tool_calls": calls})
     at = f"messages[{len(messages) - 1}].tool_calls[{len(calls) - 1}]"
     names |= {at: place, f"{at}.function": place}
-
-
-def _add_output(messages: list[Obj], item: Obj, place: str) -> None:
-    match item:
-        case {"call_id": str(call_id), "output": (str() | list()) as output}:
-            content = _content(output)
-            messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
-        case _:
-            raise invalid(place, "expected the text `call_id`, and `output`: text or text parts")
 
 
 def _content(content: Json) -> Json:
@@ -195,93 +281,24 @@ def _part(part: Json) -> Json:
             return part
 
 
-def _tools(body: Obj, names: dict[str, str]) -> Json:
-    tools = body.get("tools")
-    if not isinstance(tools, list) or len(tools) > MOST_TOOLS:
-        return tools  # chats say what is wrong with them
-    names |= {f"tools[{number}].function": f"tools[{number}]" for number in range(len(tools))}
-    return [_tool(tool, f"tools[{number}]") for number, tool in enumerate(tools)]
+def _tool(tool: Obj) -> Obj:
+    keys = ("name", "description", "parameters", "strict")
+    function: Obj = {key: tool[key] for key in keys if tool.get(key) is not None}
+    return {"type": "function", "function": function}
 
 
-def _tool(tool: Json, place: str) -> Json:
-    match tool:
-        case {"type": "function", "name": str()}:
-            keys = ("name", "description", "parameters", "strict")
-            function: Obj = {key: tool[key] for key in keys if tool.get(key) is not None}
-            return {"type": "function", "function": function}
-        case {"type": str(kind)} if kind != "function":
-            found = f"it is of the type {kind[:80]}, which nothing here runs"
-        case _:
-            found = f"it is {shown(tool)}"
-    raise invalid(
-        place, f"{found}; expected {{'type': 'function', 'name': ..., 'parameters': {{...}}}}"
-    )
+def _tool_choice(asked: Responses) -> Json:
+    if isinstance(asked.tool_choice, NamedFlatTool):
+        return {"type": "function", "function": {"name": asked.tool_choice.name}}
+    return asked.tool_choice
 
 
-def _tool_choice(body: Obj) -> Json:
-    match body.get("tool_choice"):
-        case (None | "none" | "auto" | "required") as choice:
-            return choice
-        case {"type": "function", "name": str(name)}:
-            return {"type": "function", "function": {"name": name}}
-        case choice:
-            raise invalid(
-                "tool_choice",
-                f"it is {shown(choice)}, expected none, auto, required or "
-                "{'type': 'function', 'name': ...}",
-            )
-
-
-def _response_format(body: Obj) -> Json:
-    text = body.get("text")
-    if not isinstance(text, dict | None):
-        raise invalid("text", f"it is {shown(text)}, expected an object with a `format`")
-    text = text or {}
-    if text.get("verbosity") not in (None, "medium"):
-        raise invalid(
-            "text.verbosity",
-            f"it is {shown(text['verbosity'])}, which this gateway cannot do; leave it out",
-            code="unsupported_value",
-        )
-    match text.get("format"):
-        case (None | {"type": "text" | "json_object"}) as form:
-            return form
-        case {"type": "json_schema", "schema": dict()} as form:
-            keys = ("name", "description", "schema", "strict")
-            schema: Obj = {key: form[key] for key in keys if form.get(key) is not None}
-            return {"type": "json_schema", "json_schema": schema}
-        case form:
-            raise invalid(
-                "text.format",
-                f"it is {shown(form)}, expected {{'type': 'text'}}, {{'type': 'json_object'}} or "
-                "{'type': 'json_schema', 'name': ..., 'schema': {...}}",
-            )
-
-
-def _include(body: Obj) -> list[Json]:
-    include = body.get("include")
-    if include is None:
-        return []
-    if not isinstance(include, list) or not all(isinstance(name, str) for name in include):
-        raise invalid("include", f"it is {shown(include)}, expected an array of texts")
-    return include
-
-
-def _is_without_effort(reasoning: Json) -> bool:
-    return isinstance(reasoning, dict) and reasoning.get("effort") in (None, "none")
-
-
-_KNOWN: dict[str, Callable[[Json], bool] | None] = {
-    **dict.fromkeys((*_SAME, *_WITH_MEMORY)),
-    **dict.fromkeys(
-        ("input", "instructions", "tools", "tool_choice", "text", "max_output_tokens", "include")
-    ),
-    "truncation": only("disabled"),
-    "reasoning": _is_without_effort,
-    # Of tools that OpenAI runs, of its own streams and images, and what Codex adds.
-    **dict.fromkeys(
-        ("max_tool_calls", "stream_options", "background_options", "image", "client_metadata"),
-        anything,
-    ),
-    **dict.fromkeys(("context_management", "moderation", "access_programs"), only([])),
-}
+def _response_format(asked: Responses, body: Obj) -> Json:
+    if asked.text is None or asked.text.format is None:
+        return None
+    form = cast("dict[str, Obj]", body["text"])["format"]
+    if form["type"] != "json_schema":
+        return form
+    keys = ("name", "description", "schema", "strict")
+    schema: Obj = {key: form[key] for key in keys if form.get(key) is not None}
+    return {"type": "json_schema", "json_schema": schema}

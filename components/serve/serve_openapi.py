@@ -1,14 +1,15 @@
 """The gateway's OpenAPI description, served at ``/openapi.json``."""
 
-from typing import cast
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 
-from components.receive.openapi import FEEDBACK, SECURITY
-from components.schema import Json
+from components.receive.openapi import SECURITY
+from components.serve.answer_feedback import AnswerFeedback
 from components.serve.body_fields import Obj
-from components.serve.chat_request import MOST_STOPS, MOST_TOOLS, MOST_TOP_LOGPROBS, ROLES
-from components.serve.responses_request import ITEMS
+from components.serve.chat_request import Chat, Completion
+from components.serve.responses_request import Responses
 
-_SAID = cast("Obj", FEEDBACK["properties"])
+_REFERENCE = "#/components/schemas/{model}"
 
 _ERROR: Obj = {
     "type": "object",
@@ -41,254 +42,6 @@ _REASONS = {
     504: "The engine did not answer in time.",
 }
 
-
-def _optional(schema: Obj) -> Obj:
-    return {"anyOf": [schema, {"type": "null"}]}
-
-
-_TEXT_PART: Obj = {
-    "type": "object",
-    "required": ["type", "text"],
-    "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
-}
-_FUNCTION_CALL: Obj = {
-    "type": "object",
-    "required": ["type", "function"],
-    "properties": {
-        "id": {"type": "string"},
-        "type": {"const": "function"},
-        "function": {
-            "type": "object",
-            "required": ["name", "arguments"],
-            "properties": {
-                "name": {"type": "string"},
-                "arguments": {"type": "string", "description": "JSON text of an object."},
-            },
-        },
-    },
-}
-_MESSAGE: Obj = {
-    "type": "object",
-    "required": ["role"],
-    "properties": {
-        "role": {"enum": [*ROLES]},
-        "content": {
-            "anyOf": [
-                {"type": "string"},
-                {"type": "array", "items": _TEXT_PART},
-                {"type": "null"},
-            ]
-        },
-        "tool_calls": {"type": "array", "items": _FUNCTION_CALL},
-        "tool_call_id": {"type": "string"},
-    },
-}
-_TOOL: Obj = {
-    "type": "object",
-    "required": ["type", "function"],
-    "properties": {
-        "type": {"const": "function"},
-        "function": {
-            "type": "object",
-            "required": ["name"],
-            "properties": {
-                "name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$"},
-                "description": {"type": "string"},
-                "parameters": {"type": "object", "description": "JSON Schema."},
-                "strict": {"type": ["boolean", "null"]},
-            },
-        },
-    },
-}
-_FLAT_TOOL: Obj = {
-    "type": "object",
-    "required": ["type", "name"],
-    "properties": {
-        "type": {"const": "function"},
-        "name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$"},
-        "description": {"type": ["string", "null"]},
-        "parameters": {"type": ["object", "null"], "description": "JSON Schema."},
-    },
-}
-_OF_RESPONSES = ("model", "temperature", "top_p", "stream", "store", "metadata", "user")
-_SHARED: Obj = {
-    "model": {"type": "string", "description": "The workload; routing rules may choose another."},
-    "max_tokens": _optional({"type": "integer", "minimum": 1}),
-    "temperature": {
-        **_optional({"type": "number", "minimum": 0, "maximum": 2}),
-        "description": "0 if left out, as in evaluations.",
-    },
-    "top_p": _optional({"type": "number", "minimum": 0, "maximum": 1}),
-    "n": _optional({"const": 1}),
-    "seed": _optional({"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}),
-    "stop": _optional(
-        {
-            "anyOf": [
-                {"type": "string", "minLength": 1},
-                {
-                    "type": "array",
-                    "items": {"type": "string", "minLength": 1},
-                    "maxItems": MOST_STOPS,
-                },
-            ]
-        }
-    ),
-    "stream": _optional({"type": "boolean"}),
-    "stream_options": _optional(
-        {"type": "object", "properties": {"include_usage": {"type": "boolean"}}}
-    ),
-    "store": {**_optional({"type": "boolean"}), "description": "`false`: it is not logged."},
-    "metadata": _optional(
-        {
-            "type": "object",
-            "maxProperties": 16,
-            "additionalProperties": {"type": "string", "maxLength": 512},
-        }
-    ),
-    "user": _optional({"type": "string"}),
-}
-_CHAT: Obj = {
-    "type": "object",
-    "required": ["messages"],
-    "additionalProperties": False,
-    "properties": {
-        **_SHARED,
-        "messages": {"type": "array", "minItems": 1, "items": _MESSAGE},
-        "tools": _optional({"type": "array", "items": _TOOL, "maxItems": MOST_TOOLS}),
-        "tool_choice": _optional(
-            {
-                "anyOf": [
-                    {"enum": ["none", "auto", "required"]},
-                    {
-                        "type": "object",
-                        "required": ["type", "function"],
-                        "properties": {
-                            "type": {"const": "function"},
-                            "function": {
-                                "type": "object",
-                                "required": ["name"],
-                                "properties": {"name": {"type": "string"}},
-                            },
-                        },
-                    },
-                ]
-            }
-        ),
-        "parallel_tool_calls": _optional({"type": "boolean"}),
-        "response_format": _optional(
-            {
-                "type": "object",
-                "required": ["type"],
-                "properties": {
-                    "type": {"enum": ["text", "json_object", "json_schema"]},
-                    "json_schema": {
-                        "type": "object",
-                        "properties": {
-                            "name": {"type": "string"},
-                            "schema": {"type": "object"},
-                        },
-                    },
-                },
-            }
-        ),
-        "max_completion_tokens": _optional({"type": "integer", "minimum": 1}),
-        "logprobs": _optional({"type": "boolean"}),
-        "top_logprobs": _optional({"type": "integer", "minimum": 0, "maximum": MOST_TOP_LOGPROBS}),
-    },
-    "example": {
-        "model": "support",
-        "messages": [{"role": "user", "content": "Where is my parcel?"}],
-    },
-}
-_RESPONSES: Obj = {
-    "type": "object",
-    "required": ["input"],
-    "additionalProperties": False,
-    "properties": {
-        **{name: _SHARED[name] for name in _OF_RESPONSES},
-        "input": {
-            "anyOf": [
-                {"type": "string"},
-                {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "properties": {"type": {"enum": [*ITEMS, None]}},
-                    },
-                },
-            ],
-            "description": "The whole conversation: nothing is kept between requests.",
-        },
-        "instructions": _optional({"type": "string"}),
-        "tools": _optional({"type": "array", "items": _FLAT_TOOL, "maxItems": MOST_TOOLS}),
-        "tool_choice": _optional(
-            {
-                "anyOf": [
-                    {"enum": ["none", "auto", "required"]},
-                    {
-                        "type": "object",
-                        "required": ["type", "name"],
-                        "properties": {
-                            "type": {"const": "function"},
-                            "name": {"type": "string"},
-                        },
-                    },
-                ]
-            }
-        ),
-        "parallel_tool_calls": _optional({"type": "boolean"}),
-        "text": _optional(
-            {
-                "type": "object",
-                "properties": {
-                    "format": _optional(
-                        {
-                            "type": "object",
-                            "required": ["type"],
-                            "properties": {
-                                "type": {"enum": ["text", "json_object", "json_schema"]},
-                                "name": {"type": "string"},
-                                "schema": {"type": "object"},
-                            },
-                        }
-                    )
-                },
-            }
-        ),
-        "max_output_tokens": _optional({"type": "integer", "minimum": 1}),
-        "include": _optional({"type": "array", "items": {"type": "string"}}),
-        "top_logprobs": _optional({"type": "integer", "minimum": 0, "maximum": MOST_TOP_LOGPROBS}),
-    },
-    "example": {"model": "support", "input": "Where is my parcel?"},
-}
-_COMPLETION: Obj = {
-    "type": "object",
-    "required": ["prompt"],
-    "additionalProperties": False,
-    "properties": {
-        **_SHARED,
-        "prompt": {
-            "anyOf": [
-                {"type": "string"},
-                {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 1},
-            ]
-        },
-        "logprobs": _optional({"type": "integer", "minimum": 0, "maximum": MOST_TOP_LOGPROBS}),
-        "echo": _optional({"const": False}),
-    },
-}
-_FEEDBACK: Obj = {
-    "type": "object",
-    "required": ["response_id", "kind", "value"],
-    "properties": {
-        "response_id": {"type": "string", "description": "The `id` of the answer."},
-        "kind": _SAID["kind"],
-        "value": _SAID["value"],
-        "scale": {"type": "array", "description": "`[lowest, highest]` of a rating."},
-        "comment": {"type": "string"},
-        "actor_id": {"type": "string", "description": "Who gave it; the client if left out."},
-    },
-}
 _ANYTHING: Obj = {"type": "object"}
 _EVENT: Obj = {
     "type": "object",
@@ -296,37 +49,26 @@ _EVENT: Obj = {
         "data": {"type": "string", "description": "JSON of a chunk or an event, or `[DONE]`."}
     },
 }
+_POSTS: dict[str, tuple[type[BaseModel], str]] = {
+    "/v1/chat/completions": (Chat, "Answer a chat."),
+    "/v1/responses": (Responses, "Answer a chat in the Responses API's form, without memory."),
+    "/v1/completions": (Completion, "Complete a prompt, which is sent to the model as it is."),
+    "/v1/feedback": (AnswerFeedback, "Store feedback about an answer."),
+}
+_GETS = {
+    "/v1/models": "List the workloads.",
+    "/v1/routes": "Say who serves which workload.",
+    "/healthz": "Say that the process answers.",
+    "/readyz": "Say whether requests succeed.",
+}
 
 
 def document(receiver: Obj | None = None) -> Obj:
     """Return the description; with the receiver's where that is mounted."""
-    paths: Obj = {
-        "/v1/chat/completions": {
-            "post": _operation("Answer a chat.", _CHAT, is_streamed=True),
-        },
-        "/v1/responses": {
-            "post": _operation(
-                "Answer a chat in the form of the Responses API, without memory.",
-                _RESPONSES,
-                is_streamed=True,
-            ),
-        },
-        "/v1/completions": {
-            "post": _operation(
-                "Complete a prompt, which is sent to the model as it is.",
-                _COMPLETION,
-                is_streamed=True,
-            ),
-        },
-        "/v1/feedback": {"post": _operation("Store feedback about an answer.", _FEEDBACK)},
-        "/v1/models": {"get": _operation("List the workloads.", None)},
-        "/v1/routes": {"get": _operation("Say who serves which workload.", None)},
-        "/healthz": {"get": _operation("Say that the process answers.", None, is_open=True)},
-        "/readyz": {"get": _operation("Say whether requests succeed.", None, is_open=True)},
-    }
+    _, schemas = models_json_schema(
+        [(model, "validation") for model, _ in _POSTS.values()], ref_template=_REFERENCE
+    )
     others = (receiver or {}).get("paths")
-    if isinstance(others, dict):
-        paths = {**others, **paths}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -334,30 +76,30 @@ def document(receiver: Obj | None = None) -> Obj:
             "version": "1",
             "description": "OpenAI's API over the champions of the workloads.",
         },
-        "paths": paths,
-        "components": {"securitySchemes": {**SECURITY}},
+        "paths": {
+            **(others if isinstance(others, dict) else {}),
+            **{path: {"post": _operation(about, model)} for path, (model, about) in _POSTS.items()},
+            **{path: {"get": _operation(about)} for path, about in _GETS.items()},
+        },
+        "components": {"securitySchemes": {**SECURITY}, "schemas": schemas["$defs"]},
     }
 
 
-def _operation(
-    summary: str, body: Obj | None, *, is_streamed: bool = False, is_open: bool = False
-) -> Obj:
+def _operation(summary: str, body: type[BaseModel] | None = None) -> Obj:
+    is_open = summary in (_GETS["/healthz"], _GETS["/readyz"])
     content: Obj = {"application/json": {"schema": _ANYTHING}}
-    if is_streamed:
+    if body not in (None, AnswerFeedback):
         content["text/event-stream"] = {"schema": _EVENT}
+    error: Obj = {"application/json": {"schema": _ANYTHING if is_open else _ERROR}}
     answers: Obj = {"200": {"description": "The answer.", "content": content}}
     for status, reason in _REASONS.items():
-        schema: Json = _ANYTHING if is_open else _ERROR
-        answer: Obj = {
-            "description": reason,
-            "content": {"application/json": {"schema": schema}},
-        }
-        answers[str(status)] = answer
+        answers[str(status)] = {"description": reason, "content": error}
     operation: Obj = {"summary": summary, "responses": answers}
     if body is not None:
+        schema: Obj = {"$ref": _REFERENCE.format(model=body.__name__)}
         operation["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": body}},
+            "content": {"application/json": {"schema": schema}},
         }
     if not is_open:
         operation["security"] = [{"token": []}]

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import socket
 import time
 from collections.abc import Generator
@@ -62,7 +63,7 @@ BODIES: dict[str, tuple[Any, str]] = {
     "deep": ('{"model":' * 5000 + "1" + "}" * 5000, "not JSON"),
     "rather-deep": (chat(metadata=nested(300)), "nested more than 200"),
     "no-messages": ({"model": "support"}, "'messages': it is missing"),
-    "empty-messages": (chat(messages=[]), "at least one message"),
+    "empty-messages": (chat(messages=[]), "at least 1 item"),
     "messages-text": (chat(messages="Hi"), "expected an array"),
     "many-messages": (chat(messages=OK * 2049), "at most 2048"),
     "many-parts": (with_tool(parameters={"enum": [[]] * 60_000}), "more than 50000 objects"),
@@ -85,11 +86,11 @@ BODIES: dict[str, tuple[Any, str]] = {
     "content-number": (one({"role": "user", "content": 5}), "expected text or an array"),
     "image": (
         one({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}),
-        "of the type image_url, expected text",
+        "is \"image_url\", expected 'text'",
     ),
     "refusal-of-a-user": (
         one({"role": "user", "content": [{"type": "refusal", "refusal": "No."}]}),
-        "of the type refusal, expected text",
+        "is \"refusal\", expected 'text'",
     ),
     "part-without-text": (one({"role": "user", "content": [{"type": "text"}]}), "content[0]"),
     "tool-without-id": (one({"role": "tool", "content": "x"}), "tool_call_id"),
@@ -106,31 +107,31 @@ BODIES: dict[str, tuple[Any, str]] = {
     "penalty": (chat(frequency_penalty=0.5), "leave it out"),
     "functions": (chat(functions=[{"name": "f"}]), "leave it out"),
     "audio": (chat(modalities=["text", "audio"]), "leave it out"),
-    "temperature-text": (chat(temperature="hot"), "a number from 0 to 2"),
-    "temperature-high": (chat(temperature=2.1), "a number from 0 to 2"),
-    "temperature-true": (chat(temperature=True), "a number from 0 to 2"),
-    "top-p": (chat(top_p=-0.1), "a number from 0 to 1"),
-    "max-tokens-zero": (chat(max_tokens=0), "at least 1"),
-    "max-tokens-float": (chat(max_completion_tokens=1.5), "a whole number"),
-    "seed": (chat(seed="x"), "a whole number"),
-    "seed-huge": (chat(seed=2**63), "a whole number"),
-    "stop-number": (chat(stop=5), "up to 4 texts"),
-    "stop-five": (chat(stop=["a"] * 5), "up to 4 texts"),
-    "stop-empty": (chat(stop=[""]), "not empty"),
-    "stream-text": (chat(stream="yes"), "true or false"),
+    "temperature-text": (chat(temperature="hot"), "a valid number"),
+    "temperature-high": (chat(temperature=2.1), "less than or equal to 2"),
+    "temperature-true": (chat(temperature=True), "a valid number"),
+    "top-p": (chat(top_p=-0.1), "greater than or equal to 0"),
+    "max-tokens-zero": (chat(max_tokens=0), "greater than or equal to 1"),
+    "max-tokens-float": (chat(max_completion_tokens=1.5), "a valid integer"),
+    "seed": (chat(seed="x"), "a valid integer"),
+    "seed-huge": (chat(seed=2**63), "less than or equal to 9223372036854775807"),
+    "stop-number": (chat(stop=5), "text or an array"),
+    "stop-five": (chat(stop=["a"] * 5), "at most 4 items"),
+    "stop-empty": (chat(stop=[""]), "at least 1 character"),
+    "stream-text": (chat(stream="yes"), "a valid boolean"),
     "options-without-stream": (chat(stream_options={"include_usage": True}), "`stream` is true"),
     "top-logprobs-alone": (chat(top_logprobs=2), "`logprobs` is not true"),
-    "top-logprobs-many": (chat(logprobs=True, top_logprobs=21), "from 0 to 20"),
-    "metadata-number": (chat(metadata={"a": 1}), "'metadata'"),
+    "top-logprobs-many": (chat(logprobs=True, top_logprobs=21), "less than or equal to 20"),
+    "metadata-number": (chat(metadata={"a": 1}), "'metadata.a'"),
     "user-number": (chat(user=5), "'user'"),
-    "tools-object": (chat(tools={}), "an array of tools"),
+    "tools-object": (chat(tools={}), "an array"),
     "tool-of-no-type": (chat(tools=[{"function": {"name": "f"}}]), "tools[0]"),
     "tool-name": (with_tool(name="no spaces"), "tools[0].function.name"),
     "tool-twice": (chat(tools=[logs.WEATHER, logs.WEATHER]), "offered twice"),
-    "tool-parameters": (with_tool(parameters=[]), "a JSON Schema object"),
+    "tool-parameters": (with_tool(parameters=[]), "tools[0].function.parameters"),
     "many-tools": (chat(tools=[logs.tool(f"f{n}") for n in range(129)]), "at most 128"),
     "choice-without-tools": (chat(tool_choice="auto"), "where `tools` are offered"),
-    "choice-of-none": (chat(tools=[logs.WEATHER], tool_choice="any"), "none, auto, required"),
+    "choice-of-none": (chat(tools=[logs.WEATHER], tool_choice="any"), "'none', 'auto'"),
     "choice-of-another": (
         chat(tools=[logs.WEATHER], tool_choice={"type": "function", "function": {"name": "x"}}),
         "offered: weather",
@@ -387,3 +388,14 @@ def test_the_receiver_is_in_the_same_process_if_wanted(tmp_path: Path):
         votes = [(vote["response_id"], vote["actor_id"]) for vote in gateway.records("feedback")]
     assert ids == {"r9", answer["id"]}
     assert votes == [("r9", "ann"), ("r9", "ann"), (answer["id"], "bob")]
+
+
+def test_the_description_has_the_fields_that_are_read_and_what_they_refer_to(
+    gateway: RunningGateway,
+):
+    page = gateway.get("/openapi.json")
+    schemas = page.json()["components"]["schemas"]
+    assert {"n", "top_logprobs", "tool_choice"} <= schemas["Chat"]["properties"].keys()
+    assert schemas["Chat"]["properties"]["temperature"]["anyOf"][0]["maximum"] == 2
+    named = set(re.findall(r'"#/components/schemas/(\w+)"', page.text))
+    assert {"Chat", "Completion", "Responses", "AnswerFeedback"} <= named <= schemas.keys()
