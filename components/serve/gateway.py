@@ -42,10 +42,9 @@ from components.serve.request_processes import Api, ReadRequest, RequestProcesse
 from components.serve.rollouts import Rollouts
 from components.serve.routes import Current, Served
 from components.serve.serve_metrics import ServeMetrics
-from components.serve.served_workloads import ServedWorkloads
+from components.serve.served_workloads import ServedWorkloads, visible_status
 from components.serve.settings import ServeSettings
 from components.serve.shadow_requests import ShadowRequests
-from components.serve.visible_status import visible_status
 from components.store import spool
 
 Headers = Mapping[bytes, bytes]

@@ -16,8 +16,7 @@ from components.serve import staged_version, swap_journal
 from components.serve.engines.serving_engine import EngineNeeds, ServingEngine, UpstreamError
 from components.serve.proof import Proof, Resident
 from components.serve.replica import FIRST_WAIT, Replica
-from components.serve.route_switch import RouteSwitch
-from components.serve.routes import Routes, Served
+from components.serve.routes import Routes, RouteSwitch, Served
 from components.serve.settings import SwapSettings
 from components.serve.staged_adapters import StagedAdapters
 from components.serve.staged_version import StagedVersion

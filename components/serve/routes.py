@@ -7,7 +7,7 @@ counted under that route's epoch until it ends, so that a swap can wait for it.
 import asyncio
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -324,3 +324,26 @@ def _served(content: Json) -> Served:
         raise TypeError(f"expected labels, found {labels!r}")
     listed = {"replicas": tuple(map(str, replicas)), "labels": tuple(map(str, labels))}
     return Served(**values, **listed)  # type: ignore[arg-type]
+
+
+class RouteSwitch:
+    """Makes one change of the routes at a time; belongs to one event loop."""
+
+    def __init__(self, path: Path, current: Current) -> None:
+        self.path, self._current = path, current
+        self._lock = asyncio.Lock()
+        self.locks = defaultdict[str, asyncio.Lock](asyncio.Lock)
+        """By workload: held while versions of it are loaded and proved, or withdrawn."""
+
+    @property
+    def routes(self) -> Routes:
+        """The routes in use."""
+        return self._current.routes
+
+    async def flip(self, change: Callable[[Routes], Routes]) -> None:
+        """Write changed routes, then use them."""
+        async with self._lock:
+            table = change(self.routes)
+            if table != self.routes:
+                await asyncio.to_thread(table.write, self.path)
+                self._current.routes = table

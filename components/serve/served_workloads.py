@@ -1,15 +1,22 @@
-"""Which workload a request is for, and which ones a client may use."""
+"""Which workload a request is for, and what a client may use and see: its own workloads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from fnmatch import fnmatchcase
 
 from components.receive.client_tokens import Token
+from components.schema import Json
 from components.serve.body_fields import Obj
 from components.serve.chat_request import ChatRequest
 from components.serve.openai_error import OpenAiError
 from components.serve.routes import Current
 from components.serve.settings import ServeSettings
+
+BY_WORKLOAD = frozenset({"routes", "workloads"})
+"""The parts that are objects by workload; in lists, what is about one names it."""
+
+REASONS = frozenset({"reason", "objection", "warning"})
+"""What engines answered, with their addresses; operators have the status file and the log."""
 
 
 class ServedWorkloads:
@@ -83,3 +90,39 @@ class ServedWorkloads:
 
 def _unix_seconds(since: str) -> int:
     return int(datetime.fromisoformat(since).timestamp())
+
+
+def visible_status(status: Mapping[str, Json], token: Token) -> dict[str, Json]:
+    """Return what a token's client may see of a status."""
+    return {
+        name: _without_reasons(_of_client(part, token, is_by_workload=name in BY_WORKLOAD))
+        for name, part in status.items()
+    }
+
+
+def _of_client(part: Json, token: Token, *, is_by_workload: bool) -> Json:
+    match part:
+        case dict() if is_by_workload:
+            return {name: each for name, each in part.items() if token.may_send_for(name)}
+        case list():
+            return [each for each in part if _is_visible(each, token)]
+        case _:
+            return part
+
+
+def _is_visible(entry: Json, token: Token) -> bool:
+    match entry:
+        case {"workload": workload}:
+            return token.may_send_for(workload)
+        case _:
+            return True
+
+
+def _without_reasons(part: Json) -> Json:
+    match part:
+        case dict():
+            return {k: _without_reasons(each) for k, each in part.items() if k not in REASONS}
+        case list():
+            return [_without_reasons(each) for each in part]
+        case _:
+            return part

@@ -16,8 +16,7 @@ from components.serve import routes, staged_version, swap_journal
 from components.serve.engines.serving_engine import ServingEngine
 from components.serve.proof import Proof
 from components.serve.replica_set import ReplicaSet
-from components.serve.route_switch import RouteSwitch
-from components.serve.routes import CanaryRoute, Current, Route, Routes, Served
+from components.serve.routes import CanaryRoute, Current, Route, Routes, RouteSwitch, Served
 from components.serve.settings import SwapSettings
 from components.serve.staged_adapters import StagedAdapters
 from components.serve.staged_version import StagedVersion

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from components.serve import replica_choice, routes
+from components.serve import routes
+from components.serve.answering_servers import Attempt, ReplicaLoads, attempts
 from components.serve.engines.serving_engine import Generation, ServingEngine, UpstreamError
-from components.serve.replica_choice import Attempt, ReplicaLoads
 from components.serve.settings import SwapSettings
 from components.serve.swap import AdapterSwap, SwapRefusedError
 from tests.support import word_model
@@ -270,9 +270,9 @@ def test_version_that_was_rolled_back_stands_in_for_nobody(tmp_path: Path, repli
             assert swap.current.routes["support"].epoch == 3
             await swap.forget_previous("support", "2")
             route = swap.current.routes["support"]
-            assert [
-                *replica_choice.attempts(route, ["previous"], swap.replicas.engines, ReplicaLoads())
-            ] == [Attempt("champion", "vllm-1", route.champion, swap.replicas.engines["vllm-1"])]
+            assert [*attempts(route, ["previous"], swap.replicas.engines, ReplicaLoads())] == [
+                Attempt("champion", "vllm-1", route.champion, swap.replicas.engines["vllm-1"])
+            ]
             assert routes.read(tmp_path / "routes.json") == swap.current.routes
             await until(lambda: not second.folder.exists())
             listed = [model.name for model in await swap.replicas.engines["vllm-1"].list_loaded()]
