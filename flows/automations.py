@@ -70,7 +70,7 @@ def _start_automation(turn: str) -> AutomationCore:
     }
     return _automation(
         "start a turn that is wanted",
-        "`consider` requests it; `flywheel starts` shows the reason.",
+        "`consider` requests it; the page of `monitor` shows the reason.",
         {"expect": [TURN_WANTED]},
         [{"type": "run-deployment", "deployment_id": turn, "parameters": parameters}],
     )

@@ -140,15 +140,6 @@ def find_evidence(home: Settings, workload: str, digest: str | None) -> Path:
     return max(matching, key=lambda folder: EvidenceManifest.read(folder).age)
 
 
-def newest_target(home: Settings, workload: str) -> str | None:
-    """Return the target metric of the newest evidence, or ``None``."""
-    try:
-        policy = EvidenceManifest.read(find_evidence(home, workload, None)).policy
-    except LookupError:
-        return None
-    return str(policy["metric"])
-
-
 def _evidence_cache_key(_: TaskRunContext, parameters: dict[str, Evidence]) -> str:
     return f"report-{parameters['evidence'].digest}"
 

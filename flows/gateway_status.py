@@ -1,11 +1,9 @@
 """The gateway of a home: the file ``serve.yaml``, and what the running gateway says of itself."""
 
 import json
-import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, cast
@@ -29,17 +27,13 @@ from components.serve.settings import ServeSettings
 from components.serve.shared_rollouts import SharedEvidence
 from components.serve.swap_journal import SwapJournal
 from components.store import object_store
-from components.store.manifest import write_atomically
 from components.store.object_store import StoreError
 from components.validation_messages import describe_mistakes
 from flows.settings import Settings
 
 Report: TypeAlias = dict[str, Any]  # JSON that the gateway writes
 
-SHARED_SETTINGS = "shared.yaml"  # in `serve`: the newest valid ones of the object store
 EVIDENCE = "evidence"  # in `serve`: copies of the evidence in the object store
-OWN_PARTS = ("engine", "swap", "only")  # of the settings, which each gateway may have itself
-
 SHARED_STALE_SECONDS = 90.0  # a gateway writes into the store every 10 s
 WRONG_CLOCK_SECONDS = 60.0  # by which a machine's clock may differ from the store's
 FORGOTTEN_SECONDS = 86_400.0  # after which nobody is told of a gateway that was killed
@@ -63,29 +57,23 @@ class NotServingError(RuntimeError):
 def read_serve_settings(home: Settings, file: Path | None) -> ServeSettings:
     """Read the gateway's settings: of ``file``, else of the home's ``serve.yaml``, else defaults.
 
-    What gateways share in an object store counts instead of the home's file, but for ``OWN_PARTS``.
-
     Raises:
         ServeFileError: With every mistake, not only the first.
     """
-    path, shared = file or home.serve_settings, home.serve / SHARED_SETTINGS
-    if file is not None or home.store is None or not shared.exists():
-        has_defaults = file is None and not path.exists()
-        return ServeSettings() if has_defaults else parse_settings(_read_text(path), path)
-    own = _parse_yaml(_read_text(path), path) if path.exists() else None
-    return parse_settings(_read_text(shared), shared, own)
+    path = file or home.serve_settings
+    if file is None and not path.exists():
+        return ServeSettings()
+    return parse_settings(_read_text(path), path)
 
 
-def parse_settings(text: str, source: Path | str, own: object = None) -> ServeSettings:
-    """Return the settings of a text; ``source`` names it, ``own`` is what its gateway's file has.
+def parse_settings(text: str, source: Path | str) -> ServeSettings:
+    """Return the settings of a text; ``source`` names it.
 
     Raises:
         ServeFileError: With every mistake, not only the first.
     """
     raw = _parse_yaml(text, source)
     raw = {} if raw is None else raw
-    if isinstance(own, dict) and isinstance(raw, dict):
-        raw = {**raw, **{name: own[name] for name in OWN_PARTS if name in own}}
     try:
         return ServeSettings.model_validate(raw)
     except ValidationError as error:
@@ -429,63 +417,3 @@ def _history(lines: list[Report]) -> list[SwapStep]:
 def gateway_name(gateway: SeenGateway) -> str:
     """Return how people are told of a gateway: its machine, and the beginning of its id."""
     return f"{gateway.machine} {gateway.id[:6]}"
-
-
-def request_proofs(home: Settings, others: Sequence[SeenGateway], wait_seconds: float) -> Report:
-    """Let gateways prove all versions on all replicas now; return their results.
-
-    Those are the home's own, if it runs, and ``others``, through the object store. ``silent`` are
-    the names of those that did not answer in time, such as gateways of older releases.
-
-    Raises:
-        NotServingError: None runs, or none answered in time.
-        StoreError: The store can't be reached.
-    """
-    request, replies = secrets.token_hex(8), dict[str, Callable[[], Json]]()
-    try:
-        read_status(home)
-    except NotServingError:
-        if not others:
-            raise
-    else:
-        write_atomically(home.serve / "prove.request", request)
-        replies["this home's gateway"] = partial(_read_json, home.serve / "proved.json")
-    results, asked = list[Report](), len(replies) + len(others)
-    with object_store.reaching("proving at other gateways"):
-        if others and home.store is not None:
-            seen_gateways.request_proofs(home.store, request, [other.id for other in others])
-            for other in others:
-                reads = partial(seen_gateways.read_proofs, home.store, other.id)
-                replies[gateway_name(other)] = reads
-        deadline = time.monotonic() + wait_seconds
-        while replies and time.monotonic() < deadline:
-            for name in [*replies]:
-                proved = replies[name]()
-                if isinstance(proved, dict) and proved.get("request") == request:
-                    del replies[name]
-                    results += [{"gateway": name, **each} for each in _results(proved)]
-            time.sleep(0.2 if not others else 1.0)
-    if len(replies) == asked:
-        raise NotServingError(
-            f"waiting for proofs of {', '.join(replies)}: none came in {wait_seconds:,.0f} s; "
-            "see its log, or wait longer with --wait"
-        )
-    return {"request": request, "results": results, "silent": [*replies]}
-
-
-def _results(proved: Mapping[str, Json]) -> list[Mapping[str, Json]]:
-    """Return the results that a gateway wrote, each with what is read of it."""
-    results = proved.get("results")
-    read = {"version": str, "replica": str, "result": str, "is_proved": bool}
-    return [
-        result
-        for result in (results if isinstance(results, list) else [])
-        if isinstance(result, dict) and all(isinstance(result.get(k), v) for k, v in read.items())
-    ]
-
-
-def _read_json(path: Path) -> Json:
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return None

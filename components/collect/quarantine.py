@@ -167,16 +167,6 @@ class _Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class NewField:
-    """A field that is missing in a source's first file, and the first file that has it."""
-
-    source: str
-    field: str
-    first_path: str
-    first_seen_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Retried:
     """How many lines were retried, and their outcomes."""
 
@@ -247,11 +237,6 @@ def retry(con: Connection, ids: Sequence[str], *, now: datetime) -> Retried:
             with writer.validated(validator, now, batches) as validated:
                 stored += writer.store_batches(con, origin, validated)
     return Retried(len(waiting), stored.new, stored.known, stored.quarantined)
-
-
-def new_fields(con: Connection) -> list[NewField]:
-    """Return the fields missing in their source's first file, the newest first."""
-    return warehouse.records(con, "marts/new_fields", NewField)
 
 
 def _lines(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 SIGNATURE = "model.sig"  # the file in a signed folder that holds the statement and its signature
@@ -94,28 +94,6 @@ def verify(
         ) from error
     except (ValueError, KeyError, IndexError, TypeError, binascii.Error) as error:
         raise ModelSignatureError(f"verifying {folder}: {error}") from error
-
-
-def sign_text(text: str, private: Path) -> str:
-    """Return a base64 signature (ECDSA, SHA-256) of a text, which must begin with what it is for.
-
-    The key also signs folders, whose signed bytes begin with "DSSEv1".
-    """
-    key = serialization.load_pem_private_key(private.read_bytes(), None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)  # as make_key made it
-    return base64.b64encode(key.sign(text.encode(), ec.ECDSA(hashes.SHA256()))).decode()
-
-
-def verify_text(text: str, signature: str, public: Path) -> None:
-    """Verify a signature of ``sign_text``; ``ModelSignatureError`` if another key made it."""
-    key = serialization.load_pem_public_key(public.read_bytes())
-    try:
-        assert isinstance(key, ec.EllipticCurvePublicKey)
-        key.verify(
-            base64.b64decode(signature, validate=True), text.encode(), ec.ECDSA(hashes.SHA256())
-        )
-    except (InvalidSignature, binascii.Error) as error:
-        raise ModelSignatureError(f"the signature is not by the key {public}") from error
 
 
 def _require_canonical(text: str) -> None:

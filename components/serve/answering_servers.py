@@ -129,11 +129,6 @@ class AnsweringServers:
         self._requests = requests
         self._fallbacks = FallbackServers(settings, environment)
 
-    def use(self, settings: ServeSettings) -> None:
-        """Answer by other settings from now on."""
-        self._settings = settings
-        self._fallbacks.use(settings)
-
     async def close(self) -> None:
         """Close the connections to fallbacks, and end the processes."""
         await self._fallbacks.close()

@@ -127,11 +127,6 @@ class GatewayApp:
         assert self._gateway is not None
         return self._gateway
 
-    def use(self, settings: ServeSettings) -> None:
-        """Answer by other settings from now on, but for what only a start reads."""
-        if self._gateway is not None:
-            self._gateway.use(settings)
-
     async def start(self) -> None:
         """Open the spool."""
         key = response_id.read_key(self._home / "keys")

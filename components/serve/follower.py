@@ -1,4 +1,4 @@
-"""Keep the routes on each workload's champion: engines, staging, swaps, status, proofs on demand.
+"""Keep the routes on each workload's champion: engines, staging, swaps, status.
 
 ``following`` is the way in; the gateway runs inside of it.
 """

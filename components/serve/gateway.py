@@ -102,14 +102,6 @@ class Gateway:
             lambda: float(self._log_failure() is None),
         )
 
-    def use(self, settings: ServeSettings) -> None:
-        """Answer by other settings from now on, but for what only a start reads."""
-        kept = {name: getattr(self.settings, name) for name in ("engine", "swap", "only")}
-        self.settings = settings = settings.model_copy(update=kept)
-        self._servers.use(settings)
-        self._workloads.use(settings)
-        self._shadows.busy_from = _busy_from(settings)
-
     async def end(self) -> None:
         """Begin to end: refuse what has not begun to be answered, since others' may be slow."""
         await self._requests.close()

@@ -1,4 +1,4 @@
-"""What a gateway shows of itself, here and to other machines: its status, and proofs on demand."""
+"""What a gateway shows of itself, here and to other machines: its status."""
 
 import asyncio
 import json
@@ -12,8 +12,6 @@ from functools import partial
 from components.schema import Json
 from components.serve import seen_gateways
 from components.serve.daemon_call import in_daemon
-from components.serve.proof import Proof
-from components.serve.routes import Served
 from components.serve.seen_gateways import SeenChampion, SeenGateway
 from components.serve.serve_places import ServePlaces
 from components.serve.swap import AdapterSwap
@@ -25,12 +23,10 @@ LOG = logging.getLogger(__name__)
 STATUS_SECONDS = 1.0  # how often a change of the status is looked for
 LONGEST_STATUS_SECONDS = 10.0  # how old the file may be without a change
 LEAVE_SECONDS = 2.0  # that the end of a gateway waits for the object store
-PROVE_SECONDS = 0.5
-SHARED_PROVE_SECONDS = 3.0  # how often a request is looked for in the object store
 
 
 class GatewayReports:
-    """Files, and objects of a store, in which people see a gateway and ask it for proofs.
+    """The file, and the object of a store, in which people see a gateway.
 
     Args:
         swap: What serves.
@@ -50,8 +46,8 @@ class GatewayReports:
 
     def work(self) -> list[Callable[[], Coroutine[None, None, None]]]:
         """Return what has to run meanwhile."""
-        shared = [self._show_others, self._prove_to_others] if self._store is not None else []
-        return [*shared, self._write_status, self._answer_proofs]
+        shared = [self._show_others] if self._store is not None else []
+        return [*shared, self._write_status]
 
     async def _write_status(self) -> None:
         written, at = "", 0.0
@@ -99,49 +95,3 @@ class GatewayReports:
         forget = in_daemon(partial(seen_gateways.forget, store, gateway))
         with suppress(*object_store.network_errors(), StoreError, TimeoutError):
             await asyncio.wait_for(forget, LEAVE_SECONDS)
-
-    async def _answer_proofs(self) -> None:
-        """Prove everything when somebody writes a new request into the file."""
-        places, answered = self._places, ""
-        with suppress(FileNotFoundError, ValueError):
-            answered = str(json.loads(places.proved.read_text())["request"])
-        while True:
-            await asyncio.sleep(PROVE_SECONDS)
-            with suppress(FileNotFoundError):
-                request = places.prove_request.read_text().strip()
-                if request == answered:
-                    continue
-                text = await self._proofs(request)
-                await asyncio.to_thread(manifest.write_atomically, places.proved, text)
-                answered = request
-
-    async def _prove_to_others(self) -> None:
-        """Prove everything when somebody at another machine asks for it in the store."""
-        store, answered = self._store, None
-        assert store is not None
-        gateway = seen_gateways.ensure_id(self._places.folder)
-        while True:
-            with suppress(*object_store.network_errors(), StoreError):
-                request = await in_daemon(partial(seen_gateways.read_request, store, gateway))
-                if answered is not None and request not in ("", answered):
-                    text = await self._proofs(request)
-                    await in_daemon(partial(seen_gateways.write_proofs, store, gateway, text))
-                answered = request  # what was asked before this gateway began is over
-            await asyncio.sleep(SHARED_PROVE_SECONDS)
-
-    async def _proofs(self, request: str) -> str:
-        results = [_result(served, made) for served, made in await self._swap.replicas.prove_all()]
-        return json.dumps({"request": request, "results": results}, indent=2) + "\n"
-
-
-def _result(served: Served, made: Proof) -> dict[str, Json]:
-    figures = (
-        f"{made.from_reference:.3g} nats a token from its reference (tolerance "
-        f"{made.tolerance:.3g}), {made.from_base:.3g} from its base, in {made.seconds:.1f} s"
-    )
-    return {
-        "version": served.name,
-        "replica": made.replica,
-        "is_proved": made.objection is None,
-        "result": made.objection or figures,
-    }

@@ -114,16 +114,6 @@ class ReplicaSet:
             replica.next_try = 0.0
             replica.look.set()
 
-    async def prove_all(self) -> list[tuple[Served, Proof]]:
-        """Prove every version on every replica that serves it, now."""
-        proofs = [
-            (served, await self._prove_routed(replica, served.model))
-            for served in self._switch.routes.all_served()
-            for replica in [*self._replicas.values()]
-            if self._is_in(replica, served)
-        ]
-        return [(served, made) for served, made in proofs if made is not None]
-
     # -- one replica
 
     async def _beat(self, replica: Replica) -> None:

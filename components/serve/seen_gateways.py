@@ -1,4 +1,4 @@
-"""What each gateway of an object store serves, as it last wrote there; its proofs on request."""
+"""What each gateway of an object store serves, as it last wrote there."""
 
 import json
 import os
@@ -14,8 +14,6 @@ from components.store import manifest
 from components.store.object_store import DamagedObjectError, ObjectStore
 
 PLACE = "gateways/running"  # in the store, ``<gateway id>.json`` below it
-PROOF_REQUEST = "gateways/prove.json"  # the newest: its id, and of which gateways
-PROVED = "gateways/proved"  # ``<gateway id>.json`` below it: the results of the last request
 ID_FILE = "gateway.id"
 
 
@@ -96,53 +94,6 @@ def forget(store: ObjectStore, gateway: str) -> None:
         OSError: The store can't be reached.
     """
     store.remove_file(f"{PLACE}/{gateway}.json")
-    store.remove_file(f"{PROVED}/{gateway}.json")
-
-
-def request_proofs(store: ObjectStore, request: str, gateways: Sequence[str]) -> None:
-    """Ask gateways, by their ids, to prove all that they serve; ``request`` is a new id.
-
-    Raises:
-        OSError: The store can't be reached.
-    """
-    store.write(PROOF_REQUEST, json.dumps({"request": request, "gateways": [*gateways]}))
-
-
-def read_request(store: ObjectStore, gateway: str) -> str:
-    """Return the id of the newest request for proofs; empty unless it is of this gateway.
-
-    Raises:
-        OSError: The store can't be reached.
-    """
-    match _read_json(store, PROOF_REQUEST):
-        case {"request": str(request), "gateways": list(gateways)} if gateway in gateways:
-            return request
-        case _:
-            return ""
-
-
-def write_proofs(store: ObjectStore, gateway: str, proofs: str) -> None:
-    """Write a gateway's results, as JSON that names their request.
-
-    Raises:
-        OSError: The store can't be reached.
-    """
-    store.write(f"{PROVED}/{gateway}.json", proofs)
-
-
-def read_proofs(store: ObjectStore, gateway: str) -> Json:
-    """Return what a gateway last wrote as its results; ``None`` if that is nothing, or not JSON.
-
-    Raises:
-        OSError: The store can't be reached.
-    """
-    return _read_json(store, f"{PROVED}/{gateway}.json")
-
-
-def _read_json(store: ObjectStore, place: str) -> Json:
-    with suppress(DamagedObjectError, ValueError, RecursionError):
-        return json.loads(store.read(place) or "null")
-    return None
 
 
 def read_id(folder: Path) -> str | None:

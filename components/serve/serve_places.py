@@ -39,16 +39,6 @@ class ServePlaces:
         return self.folder / "status.json"
 
     @property
-    def prove_request(self) -> Path:
-        """A request to prove everything now: any text that differs from the last."""
-        return self.folder / "prove.request"
-
-    @property
-    def proved(self) -> Path:
-        """The answer to it."""
-        return self.folder / "proved.json"
-
-    @property
     def public_key(self) -> Path:
         """The key that verifies versions."""
         return self.home / "keys" / model_signature.PUBLIC

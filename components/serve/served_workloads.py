@@ -24,10 +24,6 @@ class ServedWorkloads:
 
     def __init__(self, settings: ServeSettings, current: Current) -> None:
         self._current = current
-        self.use(settings)
-
-    def use(self, settings: ServeSettings) -> None:
-        """Choose by other settings from now on."""
         self._routing = settings.routing
         self.elsewhere = settings.answered_elsewhere()
         """Those that their own fallbacks answer as long as they have no champion."""

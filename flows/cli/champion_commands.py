@@ -1,4 +1,4 @@
-"""`flywheel rollback`, `lineage` and `starts`: the history of a champion and of turns."""
+"""`flywheel rollback` and `lineage`: the history of a champion."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Column, Table
 from rich.tree import Tree
 
 from flows import settings
@@ -16,7 +15,6 @@ from flows.cli.console import (
     exit_on,
     fail,
     has_person,
-    open_warehouse,
     print_line,
 )
 from flows.cli.parameters import CodeOption, KeyOption, PersonOption, WorkloadArgument
@@ -178,25 +176,3 @@ def _source_text(source: "RowSource") -> str:
     if source.first_line is None:
         return f"{source.place}: {rows}, archived"
     return f"{source.place}: {rows} from lines {source.first_line} to {source.last_line}"
-
-
-@app.command()
-@exit_on()
-def starts(
-    workload: Annotated[str | None, typer.Argument(help="Whose; all if left out.")] = None,
-    most: Annotated[int, typer.Option("--most", "-n", min=1, help="How many, the newest.")] = 20,
-) -> None:
-    """List the turns that were started, and the looks that started none, each with its reason."""
-    from components.monitor import turn_starts
-
-    with open_warehouse() as con:
-        looks = turn_starts.read_starts(con, workload, most)
-    if not looks:
-        console.print("no turn has been started or considered yet")
-        return
-    table = Table("when (UTC)", "workload", "", "by", Column("why", overflow="fold"), box=None)
-    for look in looks:
-        outcome = "turn" if look.started else "no turn"
-        when = f"{look.looked_at:%Y-%m-%d %H:%M}"
-        table.add_row(when, look.workload_id, outcome, look.cause, look.reason)
-    console.print(table)

@@ -1,4 +1,4 @@
-"""`flywheel collect`, `quarantine`, `drift`, `receive` and `token`: incoming traffic."""
+"""`flywheel collect`, `quarantine`, `receive` and `token`: incoming traffic."""
 
 import signal
 from collections.abc import Generator, Sequence
@@ -139,25 +139,6 @@ def retry_quarantine(
         f"{retried.lines} lines tried: {retried.new} new rows, {retried.known} known, "
         f"{retried.quarantined} lines stay in quarantine"
     )
-
-
-@app.command()
-@exit_on()
-def drift() -> None:
-    """List the fields that sources began to send after their first file, the newest first.
-
-    Only a sample of a long file is read, so a field that few of its rows have may be missing.
-    """
-    from components.collect import quarantine
-    from components.collect.sources.mapped import short_name
-
-    with open_telemetry() as con:
-        fields = quarantine.new_fields(con)
-    table = new_table("source", "new field", "first seen", "file")
-    for new in fields:
-        first_seen = f"{new.first_seen_at:%Y-%m-%d %H:%M}"
-        table.add_row(short_name(new.source), new.field, first_seen, new.first_path)
-    console.print(table if fields else "no source shows a field that its first file had not")
 
 
 @contextmanager

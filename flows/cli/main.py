@@ -54,13 +54,13 @@ PANELS = {
         *("backup", "restore", "migrate"),
     ),
     "Logs and data": (
-        *("collect", "receive", "ship", "token", "quarantine", "drift"),
+        *("collect", "receive", "ship", "token", "quarantine"),
         *("curate", "diff", "held", "review", "feedback", "erase", "prune"),
     ),
-    "Train and measure": ("train", "evaluate", "report", "compare"),
+    "Train and measure": ("train", "evaluate", "report"),
     "Decide": (
         *("pending", "approve", "reject", "approver", "audit", "rollback"),
-        *("starts", "lineage", "verify"),
+        *("lineage", "verify"),
     ),
     "Serve and export": ("serve", "export"),
 }
@@ -142,7 +142,7 @@ MAKING_HOME = frozenset(
 """The commands that make a home that is missing. All others read or change one, and a mistyped
 ``FLYWHEEL_HOME`` must not look to them like a home without anything in it."""
 
-OF_A_GATEWAY = frozenset({"serve canary", "serve prove", "serve share", "serve status"})
+OF_A_GATEWAY = frozenset({"serve canary", "serve status"})
 """Commands of ``serve`` that do not serve."""
 
 

@@ -1,4 +1,4 @@
-"""Commands `report`, `compare`, `export` and `verify`."""
+"""Commands `report`, `export` and `verify`."""
 
 import webbrowser
 from pathlib import Path
@@ -8,40 +8,18 @@ import typer
 
 from flows import settings
 from flows.cli.console import (
-    console,
     errors,
     exit_on,
     fail,
-    home_with_warehouse,
-    new_table,
-    open_warehouse,
     print_error,
     print_line,
-    print_whole,
-    shorten,
 )
-from flows.cli.parameters import WorkloadArgument, WorkloadOption
+from flows.cli.parameters import WorkloadArgument
 
 if TYPE_CHECKING:
-    from components.collect.source import Kind
-    from components.scorecard import Difference
-    from flows.lookup import ScorecardPair
+    pass
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
-export_app = typer.Typer(
-    help="Take logs or a model out of this home.", add_completion=False, no_args_is_help=True
-)
-app.add_typer(export_app, name="export")
-
-ModelName = Annotated[
-    str,
-    typer.Argument(
-        help="`base`, `champion`, `previous`, a version's number, or the beginning of an "
-        "adapter's or a scorecard's key."
-    ),
-]
-
-SHOWN_CHARACTERS = 300
 
 
 @app.command()
@@ -78,117 +56,8 @@ def report(
 
 
 @app.command()
-@exit_on(LookupError, ValueError)
-def compare(
-    workload: WorkloadArgument,
-    first: ModelName,
-    second: ModelName,
-    metric: Annotated[
-        str | None,
-        typer.Option(help="Whose requests to show; the target of the newest turn if left out."),
-    ] = None,
-    show: Annotated[
-        int, typer.Option(min=0, help="How many of the requests on which they differ to show.")
-    ] = 5,
-) -> None:
-    """Compare two models that were measured on the same requests: scores, intervals, tests.
-
-    Leads of the first model are in points, positive where it is better (also where a lower score
-    is), each with its 95 % interval and an exact two-sided test of its own; the gate of a turn
-    corrects for several looks, this does not. Then follow the requests that only one of the two got
-    right. Models measured on another holdout, at another precision or with other prompts are
-    refused, and the difference named.
-
-    `flywheel compare support-routing champion 2` compares the champion with version 2;
-    `flywheel compare support-routing 3f2a base --show 20` an adapter against its base.
-    """
-    home = settings.load()
-    with errors.status("looking up the scorecards"):
-        from flows import evidence_reports, lookup
-
-        pair = lookup.find_scorecards(home, workload, first, second)
-    _print_comparison(pair, first, second)
-    shown = metric or evidence_reports.newest_target(home, workload)
-    _print_differing(pair, first, second, shown, show)
-
-
-def _print_comparison(pair: "ScorecardPair", first: str, second: str) -> None:
-    from components.gate.report import side_by_side
-    from components.gate.report.words import as_share, between, points
-
-    table = new_table("score")
-    for column in (first, second, "lead", "95 % interval", "n", "clusters", "p"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in side_by_side.side_by_side(pair.first, pair.second):
-        effect, p = row.effect, ""
-        if effect.difference is not None:
-            card, other = pair.first[row.task], pair.second[row.task]
-            p = f"{side_by_side.two_sided(card, other, row.metric)[1]:.3g}"
-        table.add_row(
-            effect.name,
-            as_share(row.challenger),
-            as_share(row.opponent),
-            points(effect.difference),
-            between(effect.low, effect.high),
-            str(effect.n),
-            str(effect.clusters or ""),
-            p,
-        )
-    print_whole(table)
-
-
-def _print_differing(
-    pair: "ScorecardPair", first: str, second: str, metric: str | None, show: int
-) -> None:
-    from components.gate.report.side_by_side import differing_requests, take_turns
-    from components.scorecard import HOLDOUT
-
-    ours, theirs = pair.first[HOLDOUT], pair.second[HOLDOUT]
-    metric = metric or next(reversed(ours.metrics))
-    if metric not in ours.metrics:
-        raise LookupError(f"there is no metric {metric}; there are {', '.join(ours.metrics)}")
-    lost, won = differing_requests(ours, theirs, metric)
-    print_line(f"\n{metric}: {first} is better on {len(won)} requests, {second} on {len(lost)}")
-    for difference in take_turns(lost, won, show):
-        _print_difference(difference, first, second)
-
-
-def _print_difference(difference: "Difference", first: str, second: str) -> None:
-    console.print()
-    for label, text in (
-        ("asked", difference.challenger.request),
-        ("right", difference.challenger.reference),
-        (first, difference.challenger.output),
-        (second, difference.opponent.output),
-    ):
-        print_line(f"  {label:<9} {shorten(' '.join(text.split()), SHOWN_CHARACTERS)}")
-
-
-@export_app.command()
-@exit_on()
-def logs(
-    path: Annotated[Path, typer.Argument(help="The file to write, packed if it ends in `.gz`.")],
-    feedback: Annotated[
-        bool, typer.Option("--feedback", help="Write feedback instead of interactions.")
-    ] = False,
-    workload: WorkloadOption = None,
-) -> None:
-    """Write what the warehouse holds as five-key lines, whatever source it came from.
-
-    Loading the file gives the same rows again, with the same ids.
-    """
-    from components.collect.sources.fivekey import export
-
-    kind: Kind = "feedback" if feedback else "interactions"
-    home_with_warehouse("exporting")
-    with open_warehouse() as con:
-        count = export(con, path, kind, workload_id=workload)
-    print_line(f"{count} {kind} written to {path}")
-
-
-@export_app.command()
 @exit_on(OSError, LookupError, ValueError)
-def model(
+def export(
     workload: Annotated[str, typer.Argument(help="Whose adapter.")],
     form: Annotated[
         Literal["merged", "peft", "nim", "gguf"],

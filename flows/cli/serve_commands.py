@@ -1,4 +1,4 @@
-"""`flywheel serve`, `serve status`, `prove`, `canary`: champions that answer applications."""
+"""`flywheel serve`, `serve status`, `serve canary`: champions that answer applications."""
 
 import json
 from collections.abc import Sequence
@@ -60,17 +60,14 @@ def serve(
         return
     from components.receive import client_tokens
     from flows import gateway_status
-    from flows.stack import gateway_service, shared_gateways
+    from flows.stack import gateway_service
 
     home = settings.load()
-    shared_gateways.prepare(home)
     options = gateway_status.read_serve_settings(home, config)
     if not client_tokens.read_tokens(home.tokens):
         errors.print("nobody may ask yet; `flywheel token add CLIENT` makes a token")
 
-    shared = home.serve / gateway_status.SHARED_SETTINGS
-    own = shared if home.store is not None and shared.exists() else home.serve_settings
-    file = config or own
+    file = config or home.serve_settings
 
     def say(url: str) -> None:
         settings_text = f"settings {file}" if file.exists() else f"defaults, as there is no {file}"
@@ -83,32 +80,7 @@ def serve(
         port=port,
         receiver=receiver,
         ready=say,
-        is_sharing=config is None,
     )
-
-
-@serve_app.command()
-@exit_on()
-def share(
-    file: Annotated[
-        Path | None, typer.Argument(help="The settings; the home's `serve.yaml` when left out.")
-    ] = None,
-) -> None:
-    """Make a file the settings of all gateways that share FLYWHEEL_STORE, within seconds.
-
-    Routing, fallbacks, workloads, logging and limits change at once; engine, swap and `only` with
-    the next start. A gateway whose own `serve.yaml` has one of these three keeps its own. It is
-    signed with this home's `keys/signing.key`, and gateways take only what its `signing.pub`
-    verifies.
-    """
-    from flows.stack import shared_gateways
-
-    home = settings.load()
-    path = file or home.serve_settings
-    if home.store is None:
-        fail(f"sharing {path}: {settings.STORE} is not set, expected s3://BUCKET/PREFIX")
-    shared_gateways.publish(home, home.store, path)
-    print_line(f"shared {path} with all gateways of {home.store.url}")
 
 
 @serve_app.command()
@@ -242,48 +214,3 @@ def _show(report: "Report") -> None:
         print_error(f"refused: {refusal['workload']}@{refusal['version']}: {refusal['reason']}")
     age = report["knowledge_age_seconds"]
     print_line("MLflow was not reached yet" if age is None else f"MLflow answered {age:,.0f} s ago")
-
-
-@serve_app.command()
-@exit_on()
-def prove(
-    wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for the results.")] = 120,
-    as_json: AsJson = False,
-) -> None:
-    """Prove on each replica, now, that each version behaves as its signed files should.
-
-    Its log-probabilities of known answers are compared with those that PEFT computes, with the
-    base's and with other versions'. With FLYWHEEL_STORE all gateways that share it prove theirs,
-    and those that were not asked or did not answer are named. The exit code is 0 if all are proved
-    and every running gateway has answered, else 1.
-    """
-    from components.serve import seen_gateways
-    from flows import gateway_status
-
-    home = settings.load()
-    gateways, away = _read_gateways(home)
-    own = seen_gateways.read_id(home.serve)
-    elsewhere = [gateway for gateway in gateways if gateway.id != own]
-    others = [gateway for gateway in elsewhere if gateway_status.is_running(gateway)]
-    with errors.status("proving"):
-        report = gateway_status.request_proofs(home, others, wait)
-    results = report["results"]
-    if as_json:
-        typer.echo(json.dumps(report, indent=2))
-    else:
-        table = Table("version", "gateway", "replica", "result", box=None)
-        for result in results:
-            names = ("version", "gateway", "replica", "result")
-            table.add_row(*(result[name] for name in names))
-        print_whole(table)
-        for gateway in elsewhere:
-            if gateway not in others:
-                print_line(f"not proved: {_gone_text(gateway)}")
-    failed = [result for result in results if not result["is_proved"]]
-    if not as_json:
-        print_line(f"{len(results) - len(failed)} of {len(results)} are proved")
-    problems = [f"not proved: {name} has not answered" for name in report["silent"]]
-    problems += [f"not proved: other gateways: {away}"] if away else []
-    for problem in problems:
-        print_error(problem)
-    raise typer.Exit(1 if failed or problems else 0)

@@ -1,6 +1,5 @@
 """The gateway of a home, in this process: `python -m flows.stack.gateway_service` in its stack."""
 
-import asyncio
 import logging
 import os
 import sys
@@ -9,7 +8,7 @@ from contextlib import suppress
 
 import uvloop
 
-from components.serve import gateway_process
+from components.serve import gateway_process, response_id
 from components.serve.champion_watch import RegistryAddress
 from components.serve.follower import following
 from components.serve.response_id import ResponseKeyError
@@ -20,7 +19,6 @@ from components.store import file_locks
 from components.store.object_store import StoreError
 from flows import access, gateway_status
 from flows.settings import HOST, SERVE_PORT, Settings, load
-from flows.stack import shared_gateways
 
 MLFLOW = ("URI", "USERNAME", "PASSWORD", "TOKEN")  # what MLflow's variables end in
 
@@ -41,19 +39,22 @@ def run_gateway(
     port: int,
     receiver: bool,
     ready: Callable[[str], None],
-    is_sharing: bool = True,
 ) -> None:
     """Serve the home's champions until SIGTERM or Ctrl-C; port 0 is any free one.
 
     ``receiver`` serves the receiver's paths, too; ``ready`` is called with the URL. With an object
-    store, settings that are shared there take over, unless ``is_sharing`` is false.
+    store, the key of answers' ids is that of all gateways that share it.
 
     Raises:
+        StoreError: The store can't be reached, and this gateway never shared the key.
+        ResponseKeyError: The store's key is not one.
         GatewayRunsError: Another gateway of this home runs; both would write its routes.
         PortError: The port is in use.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     os.environ |= CHILDREN
+    if home.store is not None:
+        response_id.share_key(home.keys, home.store)
     with file_locks.held(home.serve / "gateway.lock", wait=False) as alone:
         if not alone:
             raise GatewayRunsError(
@@ -62,10 +63,7 @@ def run_gateway(
             )
         try:
             with suppress(KeyboardInterrupt):
-                serving = _serve(
-                    home, options, host, port, receiver=receiver, ready=ready, is_sharing=is_sharing
-                )
-                uvloop.run(serving)
+                uvloop.run(_serve(home, options, host, port, receiver=receiver, ready=ready))
         finally:
             ServePlaces(home.home).status.unlink(missing_ok=True)  # it says who serves
 
@@ -78,7 +76,6 @@ async def _serve(
     *,
     receiver: bool,
     ready: Callable[[str], None],
-    is_sharing: bool,
 ) -> None:
     current, places = Current(), ServePlaces(home.home)
     address = RegistryAddress(*(os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in MLFLOW))
@@ -94,16 +91,7 @@ async def _serve(
             report=follower.swap.replicas.report,
             rollouts=follower.rollouts,
         )
-        sharing = (
-            asyncio.create_task(shared_gateways.follow(home, home.store, app.use))
-            if home.store is not None and is_sharing
-            else None
-        )
-        try:
-            await gateway_process.run(app, host=host, port=port, ready=ready)
-        finally:
-            if sharing is not None:
-                sharing.cancel()
+        await gateway_process.run(app, host=host, port=port, ready=ready)
 
 
 def main() -> str | None:
@@ -112,7 +100,6 @@ def main() -> str | None:
     assert home.serve_port is not None
     access.set_umask(home.home)
     try:
-        shared_gateways.prepare(home)
         options = gateway_status.read_serve_settings(home, None)
         run_gateway(home, options, host=HOST, port=home.serve_port, receiver=True, ready=_say)
     except (

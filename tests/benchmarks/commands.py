@@ -54,7 +54,6 @@ def commands(config: Path) -> list[Measured]:
         Measured("status", ("status",), 1.0),
         Measured("pending", ("pending",), 1.0),
         Measured("audit", ("audit",), 1.0),
-        Measured("starts", ("starts",), 1.0),
         Measured("feedback", ("feedback", WORKLOAD), 1.0),
         Measured("lineage", ("lineage", WORKLOAD), 1.0),
         Measured("doctor", ("doctor",), 4.0, (0, 1)),

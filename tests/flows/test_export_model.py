@@ -182,10 +182,10 @@ def test_the_command_says_what_it_wrote_and_without_mlflow_what_to_name(
 ):
     shell = terminal.in_home(home.home)
     out = tmp_path / "out"
-    ended = shell.run("export", "model", "tools", "--as", "nim", "--to", out, "--adapter", "ada")
+    ended = shell.run("export", "tools", "--as", "nim", "--to", out, "--adapter", "ada")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout == f"adapter ada9 written to {out} (nim), signed\n"
-    alone = shell.run("export", "model", "tools", "--as", "nim", "--to", tmp_path / "champion")
+    alone = shell.run("export", "tools", "--as", "nim", "--to", tmp_path / "champion")
     assert alone.returncode == 1
     assert alone.stderr == (
         f"looking up tools in MLflow: {shell.settings.mlflow_url} does not answer; "

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import threading
 import time
 from pathlib import Path
 
@@ -205,30 +204,3 @@ def test_a_gateway_that_has_ended_does_not_count_as_serving(home: Settings):
     with pytest.raises(NotServingError, match=r"3,600 s ago and has ended"):
         gateway_status.read_status(home)
     assert gateway_status.describe(home, "support") == "no gateway of this home runs"
-
-
-RESULT = {"version": "support@7", "replica": "one", "result": "proved", "is_proved": True}
-
-
-def test_a_proof_is_that_of_this_request(home: Settings):
-    write_status(home)
-    proved = home.serve / "proved.json"
-    proved.write_text(json.dumps({"request": "an earlier one", "results": []}))
-
-    def answer() -> None:
-        request = home.serve / "prove.request"
-        while not request.exists():
-            time.sleep(0.01)
-        results = [RESULT, {"version": "unread"}]
-        proved.write_text(json.dumps({"request": request.read_text(), "results": results}))
-
-    threading.Thread(target=answer).start()
-    report = gateway_status.request_proofs(home, [], 10)
-    assert report["results"] == [{"gateway": "this home's gateway", **RESULT}]
-    assert report["silent"] == []
-
-
-def test_a_gateway_that_proves_nothing_is_not_waited_for_longer(home: Settings):
-    write_status(home)
-    with pytest.raises(NotServingError, match="none came in 1 s"):
-        gateway_status.request_proofs(home, [], 1)

@@ -32,7 +32,6 @@ main()
         pytest.param(["status"], 1, id="status"),
         pytest.param(["pending"], 1, id="pending", marks=pytest.mark.slow),
         pytest.param(["audit"], 0, id="audit", marks=pytest.mark.slow),
-        pytest.param(["starts"], 0, id="starts", marks=pytest.mark.slow),
         pytest.param(["feedback", "support"], 0, id="feedback", marks=pytest.mark.slow),
         pytest.param(["lineage", "support"], 1, id="lineage", marks=pytest.mark.slow),
     ],

@@ -63,7 +63,7 @@ def refused_everywhere(held: Besieged, named: str) -> None:
     assert found.returncode == 1, found.stdout
     assert re.search(named, found.stderr), found.stderr
     to = held.home.home.parent / "out"
-    exported = held.shell.run("export", "model", NAME, "--as", "peft", "--to", to)
+    exported = held.shell.run("export", NAME, "--as", "peft", "--to", to)
     assert exported.returncode != 0
     assert re.search(named, exported.stderr), exported.stderr
     assert not to.exists()

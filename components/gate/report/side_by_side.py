@@ -48,21 +48,6 @@ def figures(challenger: Measured, opponent: Measured, judgement: Judgement) -> l
     return listed
 
 
-def side_by_side(first: Measured, second: Measured) -> list[Figure]:
-    """Return all figures of two models without a judgement."""
-    return figures(first, second, Judgement("inconclusive", (), ""))
-
-
-def two_sided(ours: Scorecard, theirs: Scorecard, metric: str) -> tuple[str, float]:
-    """Return the test's name and the two-sided p-value of a difference between two models.
-
-    It is twice the smaller of the two one-sided p-values, at most 1.
-    """
-    pairs = comparison.pair_scores(ours, theirs, metric, None).pairs
-    name, ahead = significance.superiority(pairs)
-    return name, min(1.0, 2 * min(ahead, significance.inferiority(pairs)))
-
-
 def shown_figures(ours: Scorecard, theirs: Scorecard, metric: str) -> Figure:
     """Compare two models, measured on the same requests, on a metric without a judgement."""
     return _shown(ours, theirs, metric, alike=True)

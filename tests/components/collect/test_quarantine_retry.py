@@ -93,16 +93,10 @@ def test_quarantine_is_counted_by_reason_and_a_line_found_by_its_id(
 
 def test_fields_that_come_after_a_sources_first_file_are_reported(con: Connection, tmp_path: Path):
     logs.load(con, logs.write(tmp_path / "a.jsonl", [logs.interaction()]), now=logs.NOW)
-    assert quarantine.new_fields(con) == []
     request: dict[str, Json] = {"messages": [{"role": "user", "content": "Hi"}], "seed": 1}
     path = logs.write(tmp_path / "b.jsonl", [logs.interaction(request=request, session="s")])
     loaded = logs.load(con, path, now=logs.NOW)
     assert loaded.new_fields == ("request.seed", "session")
-    new_fields = [(f.source, f.field, f.first_path) for f in quarantine.new_fields(con)]
-    assert new_fields == [
-        ("fivekey", "request.seed", str(path)),
-        ("fivekey", "session", str(path)),
-    ]
 
 
 def test_a_field_that_comes_in_the_middle_of_a_long_log_is_reported(

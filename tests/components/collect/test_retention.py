@@ -4,13 +4,11 @@ import pytest
 
 from components.collect import retention
 from components.collect.retention import SnapshotGoneError
-from components.collect.source import Kind
-from components.collect.sources.fivekey import export
 from components.curate.settings import Rules
 from components.schema import Json
 from components.store import ledger, warehouse
 from components.store.warehouse import Connection
-from tests.support import curations, logs, warehouses
+from tests.support import curations, logs
 
 RULES = Rules(holdout_share=0.5, split_by="conversation")
 DAY = 86_400
@@ -117,40 +115,6 @@ def test_feedback_goes_with_its_interaction_and_waits_without_one(con: Connectio
     assert archive(con, tmp_path) == 2
     left = warehouse.rows(con, "select response_id from raw.feedback order by all")
     assert [row["response_id"] for row in left] == ["r10", "unknown"]
-
-
-def test_archived_rows_are_exported_and_load_into_another_warehouse(
-    con: Connection, tmp_path: Path
-):
-    path = logs.write(tmp_path / "log.jsonl", [line(days) for days in (10, 100, 160, 200)])
-    logs.load(con, path, now=logs.NOW)
-    votes = [logs.feedback(response_id=f"r{n}", timestamp=days_before_now(9)) for n in (10, 100)]
-    votes.append(logs.feedback(response_id="r100", timestamp=days_before_now(99), value="up"))
-    logs.load_feedback(con, logs.write(tmp_path / "votes.jsonl", votes), now=logs.NOW)
-    counts: dict[Kind, int] = {"interactions": 4, "feedback": 3}
-    written = {kind: tmp_path / f"{kind}.jsonl" for kind in counts}
-    for kind, count in counts.items():
-        assert export(con, written[kind], kind) == count
-    before = {kind: written[kind].read_text() for kind in counts}
-    assert archive(con, tmp_path) == 4
-    for kind, count in counts.items():
-        assert export(con, written[kind], kind) == count
-        assert written[kind].read_text() == before[kind]
-    with warehouses.connect(tmp_path / "other.duckdb") as other:
-        assert logs.load(other, written["interactions"], now=logs.NOW).new == 4
-    assert export(con, tmp_path / "none.jsonl", "interactions", workload_id="other") == 0
-
-
-def test_an_export_without_a_file_of_the_archive_fails_and_names_it(
-    con: Connection, tmp_path: Path
-):
-    logs.load(con, logs.write(tmp_path / "log.jsonl", [line(100)]), now=logs.NOW)
-    assert archive(con, tmp_path) == 1
-    (gone,) = (tmp_path / "archive").rglob("*.parquet")
-    gone.unlink()
-    with pytest.raises(FileNotFoundError, match=gone.name):
-        export(con, tmp_path / "out.jsonl", "interactions")
-    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_rows_without_a_time_stay(con: Connection, tmp_path: Path):

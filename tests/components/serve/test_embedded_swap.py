@@ -88,8 +88,7 @@ def test_real_adapters_are_proved_refused_swapped_and_unloaded(serve: Path):
                 third.model,
                 second.model,
             )
-            proofs = await swap.replicas.prove_all()
-            [proof] = [made for served, made in proofs if served.version == "3"]
+            [proof] = swap.replicas.proofs(third.model)
             assert proof.objection is None
             assert proof.from_reference < 1e-4 < proof.from_base
             assert await answer(process, third) != await answer(process, second)

@@ -34,7 +34,7 @@ def test_a_version_without_a_replica_and_an_old_proof_are_seen(tmp_path: Path):
 def test_a_failed_proof_and_a_refused_version_are_seen(tmp_path: Path):
     async def scenario(url: str) -> dict[str, float]:
         engine = {"kind": "vllm", "base_name": "the-base", "replicas": [{"name": "a", "url": url}]}
-        settings = ServeSettings.model_validate({"engine": engine})
+        settings = ServeSettings.model_validate({"engine": engine, "swap": {"proof_seconds": 0.1}})
         current, metrics = Current(), ServeMetrics()
         async with following(settings, ServePlaces(tmp_path), None, current) as follower:
             metrics.watch_serving(current, follower.status)
@@ -43,8 +43,11 @@ def test_a_failed_proof_and_a_refused_version_are_seen(tmp_path: Path):
             replica.misbehave("base_under_name")
             with pytest.raises(SwapRefusedError):
                 await follower.swap.follow(stage(tmp_path / "serve", "support", 2))
-            await follower.swap.replicas.prove_all()
-            return gauges(metrics)
+            failed = 'proof_failed{replica="a",workload="support"}'
+            async with asyncio.timeout(60):
+                while not (read := gauges(metrics))[failed]:
+                    await asyncio.sleep(0.05)
+            return read
 
     with fake_replica() as replica:
         read = asyncio.run(scenario(replica.url))

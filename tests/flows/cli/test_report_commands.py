@@ -1,4 +1,4 @@
-"""``flywheel report`` and ``flywheel compare`` as a person types them."""
+"""``flywheel report`` as a person types it."""
 
 import re
 import shutil
@@ -10,18 +10,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from components import scorecard
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Policy
-from components.schema import Json
-from components.scorecard import HOLDOUT, Scorecard
 from flows import evidence_reports
 from flows.cli import turn_watch
 from flows.cli.main import app
 from flows.settings import Settings, load
-from tests.support import gate_cases, terminal
-from tests.support.cards import CONDITIONS, pair
+from tests.support import gate_cases
 from tests.support.logs import NOW
 
 Type = Callable[..., Result]
@@ -124,131 +120,8 @@ def test_the_turns_before_are_told_in_their_order(home: Settings) -> None:
     assert first.low < 100 / 112
 
 
-def measured(home: Settings, key: str, card: Scorecard, **conditions: Json) -> None:
-    body = {
-        "base": "b1",
-        "adapter": None if key == "ba5e" else f"ada-{key}",
-        "task": HOLDOUT,
-        "conditions": {**CONDITIONS, **conditions},
-    }
-    folder = home.scorecards / "support" / key
-    scorecard.write(folder, card.samples, card.metrics, body=body, now=NOW)
-
-
-def test_two_models_are_compared_with_intervals_tests_and_where_they_differ(
-    home: Settings, flywheel: Type
-) -> None:
-    ours, theirs = pair(40, 2, 20, 10)
-    measured(home, "c4a1", ours)
-    measured(home, "ba5e", theirs)
-    done = flywheel(
-        "compare", "support", "ada-c4", "base", "--metric", "correct_name", "--show", "2"
-    )
-    assert done.exit_code == 0, done.stderr
-    (row,) = (line.split() for line in done.output.splitlines() if line.startswith("correct name"))
-    assert row == [
-        "correct",
-        "name",
-        "89.3%",
-        "55.4%",
-        "+33.9",
-        "+24.6",
-        "to",
-        "+43.5",
-        "112",
-        "112",
-        "4.11e-10",
-    ]
-    assert "correct_name: ada-c4 is better on 40 requests, base on 2" in done.output
-    assert done.output.count("asked ") == 2
-    assert "request 40" in done.output
-
-
-@pytest.mark.slow
-def test_scores_keep_their_names_on_a_narrow_terminal(home: Settings) -> None:
-    ours, theirs = pair(40, 2, 20, 10)
-    measured(home, "c4a1", ours)
-    measured(home, "ba5e", theirs)
-    shell = terminal.in_home(home.home, is_forked=True)
-    narrow = replace(shell, env=shell.env | {"COLUMNS": "60"})
-    done = narrow.run("compare", "support", "ada-c4", "base", "--show", "0")
-    assert re.search(r"^correct name +89\.3% ", done.stdout, re.MULTILINE), done
-
-
-def test_a_scorecard_is_named_by_its_own_key(home: Settings, flywheel: Type) -> None:
-    ours, theirs = pair(4, 2, 20, 10)
-    measured(home, "c4a1", ours)
-    measured(home, "d0d0", theirs)
-    assert flywheel("compare", "support", "c4a1", "d0d0").exit_code == 0
-
-
-def test_the_newest_comparable_scorecards_are_taken(home: Settings, flywheel: Type) -> None:
-    ours, theirs = pair(4, 2, 20, 10)
-    measured(home, "c4a1", ours)
-    measured(home, "ba5e", theirs)
-    body = {"base": "b1", "adapter": "ada-c4a1", "task": HOLDOUT, "conditions": {"other": "one"}}
-    later = NOW + timedelta(days=1)
-    folder = home.scorecards / "support" / "c4a2"
-    scorecard.write(folder, ours.samples[:5], ours.metrics, body=body, now=later)
-    assert flywheel("compare", "support", "ada-c4a1", "base").exit_code == 0
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "conditions", "reason"),
-    [
-        pytest.param(
-            "ada-c4a1",
-            "base",
-            {"holdout_version": "v2"},
-            "holdout_version is 'v1' for ada-c4a1 and 'v2' for base",
-            id="another-holdout",
-        ),
-        pytest.param("base", "base", {}, "both are scorecard ba5e", id="itself"),
-        pytest.param(
-            "ada-0", "base", {}, "it has no scorecard; expected base, champion", id="none"
-        ),
-        pytest.param("ada", "base", {}, "prefix of 4 characters or more", id="too-short"),
-    ],
-)
-def test_what_can_not_be_compared_is_refused_by_name(
-    home: Settings,
-    flywheel: Type,
-    first: str,
-    second: str,
-    conditions: dict[str, Json],
-    reason: str,
-) -> None:
-    ours, theirs = pair(4, 2, 20, 10)
-    measured(home, "c4a1", ours)
-    measured(home, "ba5e", theirs, **conditions)
-    done = flywheel("compare", "support", first, second)
-    assert done.exit_code == 2
-    assert reason in done.stderr
-
-
-def test_a_metric_that_is_none_is_refused_with_those_there_are(
-    home: Settings, flywheel: Type
-) -> None:
-    ours, theirs = pair(4, 2, 20, 10)
-    measured(home, "c4a1", ours)
-    measured(home, "ba5e", theirs)
-    done = flywheel("compare", "support", "c4a1", "base", "--metric", "bleu")
-    assert done.exit_code == 2
-    assert "there is no metric bleu; there are " in done.stderr
-
-
-def test_what_a_request_says_can_not_steer_the_terminal(home: Settings, flywheel: Type) -> None:
-    ours, theirs = (gate_cases.saying(one, "\x1b[2J[bold]x") for one in pair(4, 2, 20, 10))
-    measured(home, "c4a1", ours)
-    measured(home, "ba5e", theirs)
-    done = flywheel("compare", "support", "c4a1", "base").output
-    assert "\x1b" not in done
-    assert "\\u001b[2J[bold]x" in done
-
-
-@pytest.mark.parametrize("command", ["report", "compare"])
-def test_help_teaches_with_an_example(flywheel: Type, command: str) -> None:
-    assert f"flywheel {command} support-routing" in flywheel(command, "--help").output
+def test_help_teaches_with_an_example(flywheel: Type) -> None:
+    assert "flywheel report support-routing" in flywheel("report", "--help").output
 
 
 def test_the_last_lines_of_a_turn_tell_what_is_kept_at_which_price(

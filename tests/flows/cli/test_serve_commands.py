@@ -59,7 +59,6 @@ def test_a_home_has_one_gateway(shell: Terminal):
         assert second.returncode == 1
         assert "another gateway of this home runs" in second.stderr
         assert "Traceback" not in second.stderr
-        assert shell.run("serve", "prove", "--json").returncode == 0
 
 
 def test_a_wrong_file_is_refused_with_every_mistake_and_the_doctor_says_so(shell: Terminal):
