@@ -1,6 +1,7 @@
 """Back up a home while it works, and restore it elsewhere."""
 
 import errno
+import logging
 import os
 import shutil
 import sqlite3
@@ -18,18 +19,21 @@ from components.store import (
     counters,
     file_locks,
     home_files,
-    lake_owner,
     lock,
     manifest,
+    moved_outputs,
     moved_tables,
     object_store,
     spool,
     warehouse,
     working_copy,
 )
+from components.store.object_store import ObjectStore
 from flows import access
-from flows.settings import Settings
+from flows.settings import OUTPUTS, Settings
 from flows.stack import erased_copies
+
+LOG = logging.getLogger(__name__)
 
 LOGINS = "credentials.json"
 
@@ -221,15 +225,15 @@ def restore(
     ``sha256`` is the digest that ``flywheel backup`` printed; ``None`` accepts any. ``most_bytes``
     limits the unpacked size; ``None``: the free disk space.
 
-    A lake is filled after that, a table at a time, from the home's DuckDB file, which is deleted at
-    the end: ``flywheel migrate --to lake`` completes what was killed.
+    A lake is filled after that from the home's DuckDB file, which is deleted at the end, and an
+    object store gets the outputs that it lacks.
 
     Raises:
         BackupError: The home or the lake is not empty, or its disk is full; or the archive is
             another home's, damaged, of another digest, or holds what no backup holds.
         MovedTablesError: A table of the lake is not what the archive has.
     """
-    if home.lake and not lake_owner.is_new(home.lake):
+    if home.lake and not moved_tables.is_new(home.lake):
         raise BackupError(
             f"restoring to {home.lake}: it has tables already; name a database without any"
         )
@@ -266,10 +270,27 @@ def restore(
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
     if home.lake and home.warehouse.exists():
-        moved_tables.copy_to_lake(
-            home.warehouse, home.lake, lambda table: advance(table.name), lock.PATIENCE_SECONDS
-        ).unlink()
+        moved_tables.fill(home.warehouse, home.lake, advance, lock.PATIENCE_SECONDS)
+        home.warehouse.unlink()
+    if home.store:
+        push_outputs(home, home.store, advance)
     return record
+
+
+def push_outputs(home: Settings, store: ObjectStore, advance: Callable[[str], None]) -> None:
+    """Push the finished outputs that a store lacks, but for what was erased since the backup."""
+    store.check()
+    with object_store.reaching(f"restoring to {store.url}"):
+        known, pushed = erased_copies.forget(home), list[str]()
+        for place in moved_outputs.places_here(home.home, OUTPUTS):
+            advance(place)
+            output = moved_outputs.push(store, home.home, place)
+            if output.objection:
+                LOG.warning("not in %s: %s: %s", store.url, place, output.objection)
+            elif output.is_copied:
+                pushed.append(place)
+        for place in erased_copies.take_back(home, known, pushed):
+            LOG.warning("deleted again: %s: its rows were erased meanwhile", place)
 
 
 def _is_volume(place: Path) -> bool:

@@ -165,15 +165,8 @@ class Settings:
 
     @property
     def has_warehouse(self) -> bool:
-        """Whether there is a warehouse already; opening it creates it.
-
-        One that was set aside counts: opening it says that its tables are in a lake.
-        """
-        if self.lake is not None or self.warehouse.exists():
-            return True
-        from components.store.warehouse import ASIDE  # noqa: PLC0415 - loads DuckDB
-
-        return self.warehouse.with_name(self.warehouse.name + ASIDE).exists()
+        """Whether there is a warehouse already; opening it creates it."""
+        return self.lake is not None or self.warehouse.exists()
 
     @property
     def scratch_or_system(self) -> Path:

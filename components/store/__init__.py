@@ -2,8 +2,7 @@
 
 Start at warehouse (DuckDB, migrations, the statements of sql/); lock waits for its file.
 lake is the address of one that several machines share, with lake_connection, lake_schema and
-lake_locks.
-moved_tables copies one to the other, and lake_owner says whose a lake's rows are. working_copy
+lake_locks; moved_tables copies one to the other, moved_outputs fills an object store. working_copy
 copies one workload into memory, arrow passes Arrow tables to it, archived_files finds the rows that
 retention took out. home_files lists a home, unpacked_file reads plain and packed files, json_lines
 those that settings name.

@@ -72,14 +72,14 @@ def opened(
     writes: Sequence[Group],
     wait_seconds: float,
     *,
-    moving: bool = False,
+    filling: bool = False,
 ) -> Generator[Connection]:
     """Hold the locks of the groups to write, and open a connection to the lake.
 
-    ``moving``: even if its rows are those of a file, since they are copied from or to it.
+    ``filling``: even if its tables are not all there yet.
 
     Raises:
-        LakeError: The lake can't be reached, an extension is missing, or its rows are a file's.
+        LakeError: The lake can't be reached, an extension is missing, or it is being filled.
         WarehouseBusyError: Another process still held a lock after ``wait_seconds``.
     """
     with (
@@ -87,7 +87,7 @@ def opened(
         _attached(lake) as base,
         closing(base.cursor()) as con,
     ):
-        lake_schema.migrate(con, lake, schema, moving=moving)
+        lake_schema.migrate(con, lake, schema, filling=filling)
         show(con, writes)
         for text in (*schema.scratch, *schema.views):
             con.execute(text)

@@ -96,13 +96,11 @@ STATISTICS = "pg_catalog.pg_statistic"
 """Values that are frequent in a column, and its histogram."""
 
 
-def purge(
-    place: Lake, wait_seconds: float = lock.PATIENCE_SECONDS, *, moving: bool = False
-) -> None:
+def purge(place: Lake, wait_seconds: float = lock.PATIENCE_SECONDS) -> None:
     """Write files with deleted rows anew, forget all earlier states, and vacuum the catalog.
 
     Nobody loads or merges a curation meanwhile; who reads an earlier state loses its files. A kill
-    leaves what the next call deletes. ``moving``: even if its rows are those of a file.
+    leaves what the next call deletes.
 
     Raises:
         LakeError: PostgreSQL does not let this user vacuum a table.
@@ -111,7 +109,7 @@ def purge(
         WarehouseConflictError: The session of a lock was cut.
     """
     groups = lake_upkeep.GROUPS
-    with warehouse.connect(place, wait_seconds, writes=groups, moving=moving) as con:
+    with warehouse.connect(place, wait_seconds, writes=groups) as con:
         for call in REWRITES:
             lake_upkeep.compact(con, place, call)
         for call in FORGETTING:

@@ -14,7 +14,6 @@ import duckdb
 
 from components.store import lake_locks, transactions
 from components.store.lake import Lake, LakeError
-from components.store.lake_owner import OWNER_ROW
 
 Connection: TypeAlias = duckdb.DuckDBPyConnection
 
@@ -66,6 +65,8 @@ POSTGRES_TYPES = {
     "TIMESTAMP WITH TIME ZONE": "timestamptz",
     "VARCHAR": "text",
 }
+
+OWNER_ROW = 0  # number of the row of ``raw.migrations`` that says that a lake is being filled
 
 SCHEMA_SECONDS = 60.0  # how long a lake's first opening waits for another machine's
 
@@ -211,18 +212,19 @@ def _read_tables(con: Connection) -> list[Table]:
     ]
 
 
-def migrate(con: Connection, lake: Lake, schema: Schema, *, moving: bool) -> None:
+def migrate(con: Connection, lake: Lake, schema: Schema, *, filling: bool) -> None:
     """Create what the lake lacks of the schema: tables and columns.
 
     Raises:
         LakeError: A newer Flywheel wrote the lake, or an older one and a migration since then does
-            more than that; nothing is changed. Or its rows are a file's, unless ``moving``.
+            more than that; nothing is changed. Or a restore has not
+            filled it yet, unless ``filling``.
     """
     applied = _applied(con)
-    if (moved := applied.pop(OWNER_ROW, None)) is not None and not moving:
+    if (state := applied.pop(OWNER_ROW, None)) is not None and not filling:
         raise LakeError(
-            f"{lake} is {moved}: finish with `flywheel migrate --to lake` there, or unset "
-            "FLYWHEEL_WAREHOUSE to go on with that file"
+            f"{lake} is {state} by `flywheel restore`; if that was killed, drop the database and "
+            "its files, and restore again into an empty home"
         )
     if applied.keys() == schema.migrations.keys():
         return
@@ -237,8 +239,8 @@ def migrate(con: Connection, lake: Lake, schema: Schema, *, moving: bool) -> Non
             names = ", ".join(schema.migrations[number] for number in missing)
             raise LakeError(
                 f"{lake} was written by an older Flywheel, since when {names} changed rows, which "
-                "is done to a file only: run `flywheel migrate --to file` with that Flywheel, and "
-                "`flywheel migrate --to lake` with this one, into a new database"
+                "is done to a file only: run `flywheel backup` with that Flywheel, and `flywheel "
+                "restore` with this one, into a new database"
             )
         _create_in_lake(con, [table for table in schema.tables if table.is_in_lake])
         _create_book(lake, schema, applied)

@@ -75,8 +75,6 @@ MOST_CONFLICTS = 20
 
 NO_ROOM = os.strerror(errno.ENOSPC)  # the system's message, which DuckDB's errors quote
 
-ASIDE = ".migrated"  # ends the name of a file whose tables are in a lake
-
 MOST_STATEMENTS = 500
 """Parsed statements that a process keeps: those that name a file are many."""
 
@@ -103,7 +101,7 @@ def connect(
     memory: str | None = None,
     writes: Sequence[lake.Group] = ("book",),
     *,
-    moving: bool = False,
+    filling: bool = False,
 ) -> Generator[Connection]:
     """Open the warehouse, created or upgraded if necessary; wait while another process holds it.
 
@@ -113,28 +111,22 @@ def connect(
         memory: DuckDB's memory limit (``1GB``); most of the machine's when ``None``.
         writes: What of a lake is locked, so that nobody else writes it: the book, or what collects
             (``raw``) and curates (``curated``). A file is locked whole.
-        moving: Open a lake even if its rows are those of a file (``lake_owner.OWNER_ROW``).
+        filling: Open a lake even if its tables are not all there yet.
 
     Raises:
         WarehouseBusyError: It was still held after ``wait_seconds``.
         WarehouseNewerError: Its schema is newer than this program.
         DiskFullError: The disk was full for writes within the block.
-        LakeError: The lake can't be reached or opened, or the file's tables are in a lake.
+        LakeError: The lake can't be reached or opened.
         WarehouseConflictError: The connection to the lake was cut.
     """
     if isinstance(path, lake.Lake):
-        opened = lake_connection.opened(path, schema(), writes, wait_seconds, moving=moving)
+        opened = lake_connection.opened(path, schema(), writes, wait_seconds, filling=filling)
         with _explained(path), opened as con:
             con.execute("reset memory_limit")  # that the process's last connection has set
             _configure(con, memory)
             yield con
         return
-    aside = path.with_name(path.name + ASIDE)
-    if aside.exists() and not path.exists():
-        raise lake.LakeError(
-            f"opening {path}: its tables are in a lake, and it was kept as {aside.name}; set "
-            "FLYWHEEL_WAREHOUSE, or come back with `flywheel migrate --to file`"
-        )
     path.parent.mkdir(parents=True, exist_ok=True)
     with _explained(path), closing(lock.open_file(path, wait_seconds, _prepare)) as con:
         _prepare(con)

@@ -99,7 +99,7 @@ EXIT_CODES = {
     "components.serve.response_id.ResponseKeyError": 2,
     "components.store.lake.LakeError": 2,
     "components.store.lake.WarehouseConflictError": 1,
-    "components.store.table_copy.MovedTablesError": 2,
+    "components.store.moved_tables.MovedTablesError": 2,
     "components.store.object_store.DamagedObjectError": 1,
     "components.store.object_store.StoreError": 1,
     "components.store.warehouse.CheckFailedError": 2,

@@ -51,7 +51,7 @@ PANELS = {
     "Start here": ("demo", "init", "check", "turn", "schedule"),
     "The servers and the home": (
         *("up", "down", "status", "open", "doctor", "metrics", "account"),
-        *("backup", "restore", "migrate"),
+        *("backup", "restore"),
     ),
     "Logs and data": (
         *("collect", "receive", "ship", "token", "quarantine"),

@@ -26,7 +26,6 @@ from components.store import (
     warehouse,
 )
 from components.store.lake import GROUPS, Lake
-from components.store.lake_owner import Copies
 from components.store.object_store import ObjectStore
 from components.store.warehouse import Connection
 from flows import snapshots, sources
@@ -89,10 +88,10 @@ def erase(
         ArchiveGoneError: A file of retention is missing; nothing was erased yet.
         OldWarehouseError: The home has a DuckDB file besides a lake; nothing was erased yet.
     """
-    if old := erased_copies.old_warehouses(home):
+    if erased_copies.has_old_warehouse(home):
         raise OldWarehouseError(
-            f"erasing: {old[0]} has the rows from before the lake, which are not erased with those "
-            "of the lake; delete it"
+            f"erasing: {home.warehouse} has the rows from before the lake, which are not erased "
+            "with those of the lake; delete it"
         )
     with file_locks.held(home.home / erased_copies.BEING_PRUNED, shared=True):
         erased_copies.announce_pruned(home)
@@ -315,9 +314,6 @@ def find_left(home: Settings, erasures: Sequence[Erasure], subject: Subject | No
         searched = replace(searched, passed_over=(*searched.passed_over, *beyond))
     if home.lake:
         return replace(searched, passed_over=(*searched.passed_over, *BEYOND_LAKE))
-    if copies := Copies.of(home.warehouse):
-        beyond = f"the rows of {copies.at:%Y-%m-%d %H:%M} that were copied to {copies.lake}"
-        searched = replace(searched, passed_over=(*searched.passed_over, beyond))
     return leftovers.with_bytes(searched, home.warehouse, terms)
 
 

@@ -25,7 +25,6 @@ from components.erase.affected_outputs import Output, Outputs
 from components.store import (
     file_locks,
     manifest,
-    moved_tables,
     warehouse,
     working_copy,
 )
@@ -177,8 +176,8 @@ def forget(home: Settings, known: Set[str] = frozenset()) -> set[str]:
                     if home.lake:
                         forget_judgements(home)
                         forget_archived(home)
-            if old_warehouses(home):
-                continue  # until somebody has deleted them
+            if has_old_warehouse(home):
+                continue  # until somebody has deleted it
             home.store.write(f"{answers}/{machine_name(home)}", "")
         looked.add(name)
     return looked
@@ -217,12 +216,9 @@ def _read_erased(store: ObjectStore, name: str) -> list[Output] | None:
     return None if text is None else OUTPUTS.validate_json(text)
 
 
-def old_warehouses(home: Settings) -> list[Path]:
-    """List the DuckDB files that are left in a home whose warehouse is a lake."""
-    file = home.warehouse
-    endings = ("", warehouse.ASIDE, moved_tables.FILLING)
-    paths = [file.with_name(file.name + ending) for ending in endings]
-    return [path for path in paths if home.lake and path.exists()]
+def has_old_warehouse(home: Settings) -> bool:
+    """Return whether a home whose warehouse is a lake has a DuckDB file from before it."""
+    return home.lake is not None and home.warehouse.exists()
 
 
 def forget_judgements(home: Settings) -> None:

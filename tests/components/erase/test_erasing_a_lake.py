@@ -29,7 +29,7 @@ from components.collect.source import Input
 from components.erase.certificate import Certificate
 from components.erase.subject import Subject
 from components.schema import Json
-from components.store import lake, lake_purge, moved_tables, warehouse
+from components.store import lake, lake_purge, warehouse
 from components.store.lake import Lake, LakeError
 from components.store.lock import WarehouseBusyError
 from components.store.warehouse import Connection
@@ -182,25 +182,6 @@ def test_rows_in_files_of_their_own_leave_no_statistics(house: House, eraser: Er
     written = eraser(house.settings, Subject("zz-last"))
     assert written.searched.left == ()
     assert everywhere(house, ("zz-last", "zz likes answer")) == {}
-
-
-def test_nothing_of_what_was_erased_after_a_copy_ahead_is_left_in_the_lake(
-    tmp_path: Path, eraser: Eraser
-):
-    house, place = erased_home.build(tmp_path / "home"), lakes.new(tmp_path / "lake")
-    file = house.settings.warehouse
-
-    def found(words: tuple[str, ...]) -> list[str]:
-        folder = in_folder(Path(place.data), words)
-        return [*folder, *in_dump(place, words), *in_cluster(place, words)]
-
-    moved_tables.copy_ahead_to_lake(file, place, house.settings.scratch, lambda _: None, 10.0)
-    assert found(WORDS)
-    written = eraser(house.settings, Subject(ANN))
-    assert any(str(place) in beyond for beyond in written.searched.passed_over)
-    moved_tables.copy_to_lake(file, place, lambda _: None, 10.0)
-    assert found(WORDS) == []
-    assert found((BOB,))
 
 
 @pytest.fixture(scope="module")
@@ -389,10 +370,10 @@ def test_who_does_not_own_the_database_is_told(tmp_path: Path):
 
 
 def test_a_file_from_before_the_lake_must_be_deleted_first(house: House, eraser: Eraser):
-    old = house.settings.home / "warehouse.duckdb.migrated"
+    old = house.settings.home / "warehouse.duckdb"
     old.write_bytes(b"rows")
     before = house.raw()
-    with pytest.raises(erase.OldWarehouseError, match=r"migrated has the rows .* delete it"):
+    with pytest.raises(erase.OldWarehouseError, match=r"duckdb has the rows .* delete it"):
         eraser(house.settings, Subject(ANN))
     assert house.raw() == before
 

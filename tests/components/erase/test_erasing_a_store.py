@@ -13,7 +13,6 @@ import pytest
 from fsspec.asyn import sync
 from mlflow import MlflowClient
 from s3fs import S3FileSystem
-from typer.testing import CliRunner
 
 from components.erase.affected_outputs import Output
 from components.erase.certificate import Certificate
@@ -21,8 +20,7 @@ from components.erase.subject import Subject
 from components.scorecard import VERDICTS_FILE
 from components.store import manifest, moved_outputs
 from components.store.object_store import ObjectStore
-from flows import settings
-from flows.cli.main import app
+from flows import home_backup, settings
 from flows.erasing import erase
 from flows.settings import Settings
 from flows.stack import erased_copies
@@ -247,14 +245,14 @@ def test_copies_that_a_restored_backup_brings_back_are_deleted_and_not_pushed_ag
     home = settings.load()
     shutil.copytree(erased.backup, home.snapshots, dirs_exist_ok=True)
     assert erased.house.frozen.path.exists()
-    done = CliRunner().invoke(app, ["migrate", "--to", "store"])
-    assert done.exit_code == 0, done.output
+    assert home.store
+    home_backup.push_outputs(home, home.store, print)
     assert not erased.house.frozen.path.exists()
     assert manifest.listed(home.snapshots / WORKLOAD) == []
 
 
 @pytest.mark.slow
-def test_what_a_migration_pushes_while_another_machine_erases_it_is_deleted_again(
+def test_what_a_restore_pushes_while_another_machine_erases_it_is_deleted_again(
     shared: House,
     store: ObjectStore,
     eraser: Eraser,
@@ -269,7 +267,7 @@ def test_what_a_migration_pushes_while_another_machine_erases_it_is_deleted_agai
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "a"))
     erase_ann(eraser)
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "b"))
-    assert moved_outputs.push(store, other.home, place).outcome == "copied"
+    assert moved_outputs.push(store, other.home, place).is_copied
     assert erased_copies.take_back(other, before, [place]) == [place]
     assert store.files(place) == []
     assert not (other.home / place).exists()

@@ -15,9 +15,7 @@ import pytest
 from components.curate import parsed_rows
 from components.erase import tables
 from components.store import lock, warehouse
-from components.store.lake import LakeError
 from components.store.warehouse import Connection
-from flows import settings
 from tests.support import warehouse_holder
 from tests.support.warehouse_holder import held_elsewhere
 
@@ -152,20 +150,6 @@ def test_a_file_from_a_newer_program_is_refused(path: Path):
         pytest.raises(warehouse.WarehouseNewerError, match="9999"),
         warehouse.connect(path),
     ):
-        pass
-
-
-def test_a_file_whose_tables_are_in_a_lake_is_not_begun_anew(path: Path):
-    with warehouse.connect(path):
-        pass
-    kept = path.rename(path.with_name("warehouse.duckdb.migrated"))
-    with pytest.raises(LakeError, match="set FLYWHEEL_WAREHOUSE"), warehouse.connect(path):
-        pass
-    assert not path.exists()
-    home = settings.Settings(path.parent, prefect_port=1, mlflow_port=2)
-    assert home.has_warehouse, "opening it says where its tables are"
-    kept.rename(path)
-    with warehouse.connect(path):
         pass
 
 

@@ -144,17 +144,6 @@ def test_of_very_many_workloads_the_status_shows_the_largest(tmp_path: Path) -> 
     assert len(json.loads(shell.run("status", "--json").stdout)["holdings"]["workloads"]) == 60
 
 
-def test_a_home_whose_warehouse_went_to_a_lake_says_so(tmp_path: Path) -> None:
-    shell = terminal.in_home(tmp_path / "home", is_forked=True)
-    shell.settings.home.mkdir()
-    (shell.settings.home / "warehouse.duckdb.migrated").touch()
-    ended = shell.run("status")
-    assert ended.returncode == 2
-    assert "its tables are in a lake" in ended.stderr
-    assert "Traceback" not in ended.stderr
-    assert not shell.settings.warehouse.exists()
-
-
 def test_a_part_of_the_home_that_belongs_to_somebody_else_is_named_without_a_traceback(
     tmp_path: Path,
 ) -> None:

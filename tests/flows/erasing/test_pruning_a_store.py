@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from components.erase.leftovers import Searched
 from components.store import manifest
-from flows import settings
+from flows import home_backup, settings
 from flows.cli.main import app
 from flows.erasing import erase, prune_outputs
 from flows.settings import Settings
@@ -102,13 +102,12 @@ def test_a_store_that_is_away_ends_the_command_with_a_message(
 
 
 @pytest.mark.slow
-def test_no_migration_brings_it_back(shared: tuple[Settings, Settings], on: Machine) -> None:
+def test_no_push_brings_it_back(shared: tuple[Settings, Settings], on: Machine) -> None:
     home, other = shared
     known = erased_copies.forget(other)
     prune_outputs.prune(home, BEFORE)
-    on("b")
-    done = CliRunner().invoke(app, ["migrate", "--to", "store"])
-    assert done.exit_code == 0, done.output
+    assert other.store
+    home_backup.push_outputs(on("b"), other.store, print)
     assert finished(on("c")) == PRUNED
 
     place = f"adapters/{WORKLOAD}/{nights.key('adapter', 'lost')}"

@@ -69,7 +69,7 @@ def test_a_variable_that_nothing_reads_is_known(name: str, meant: str | None) ->
 
 def test_a_misspelt_variable_is_named_by_every_command(tmp_path: Path) -> None:
     env = {"FLYWHEEL_HOME": str(tmp_path), "FLYWHEEL_STOER": "s3://bucket"}
-    done = CliRunner().invoke(app, ["migrate", "--to", "store"], env=env)
+    done = CliRunner().invoke(app, ["audit"], env=env)
     assert "did you mean FLYWHEEL_STORE?" in done.stderr
 
 
