@@ -30,7 +30,8 @@ def report(workload: Workload) -> FrozenWorkload:
         for rule in curated.lost:
             get_run_logger().warning("nothing was frozen: %s", rule.loss)
         get_run_logger().warning(
-            "`flywheel held list` shows examples, `flywheel held let-pass %s RULE` continues",
+            "`flywheel held list` shows examples, and `flywheel held release --workload %s --rule "
+            "RULE` continues",
             workload.workload,
         )
         return curated

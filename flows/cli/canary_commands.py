@@ -2,14 +2,13 @@
 
 import json
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
 
 from flows import settings
-from flows.cli.console import console, exit_on, fail, print_line, print_sentence
+from flows.cli.console import console, exit_on, print_line, print_sentence
 from flows.cli.parameters import CodeOption, KeyOption, PersonOption, WorkloadArgument
 
 if TYPE_CHECKING:
@@ -19,8 +18,6 @@ canary_app = typer.Typer(
     help="Let an approved version answer a share of the traffic before it answers all of it.",
     no_args_is_help=True,
 )
-
-PICTURE_SUFFIXES = (".png", ".svg")
 
 
 @canary_app.command()
@@ -88,16 +85,10 @@ def show(
         str | None, typer.Argument(help="The workload's name; all that had one if left out.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-    picture: Annotated[
-        Path | None,
-        typer.Option(help="Draw the evidence of the newest: a file that ends in .png or .svg."),
-    ] = None,
 ) -> None:
     """Show how canaries stand or ended, and the evidence for it."""
     from flows import canary_rollouts
 
-    if picture is not None and (workload is None or picture.suffix not in PICTURE_SUFFIXES):
-        fail("--picture: expected a workload, and a file that ends in .png or .svg")
     home = settings.load()
     begun = canary_rollouts.rollouts_of(home, workload)
     names = sorted({rollout.intention.workload_id for rollout in begun})
@@ -111,11 +102,6 @@ def show(
         _show(name, known[0])
         for older in known[1:]:
             print_line(f"  before: {older.sentence}")
-    if picture is not None and workload is not None and canaries:
-        from components.monitor import canary_status
-
-        canary_status.draw_evidence(canaries[workload][0], picture)
-        print_line(str(picture))
 
 
 def _show(workload: str, canary: "CanaryStatus") -> None:

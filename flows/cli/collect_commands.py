@@ -36,15 +36,10 @@ if TYPE_CHECKING:
     from flows.sources import Traffic
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
-quarantine_app = typer.Typer(
-    help="List lines that could not be read, and retry them after a rule was fixed.",
-    no_args_is_help=True,
-)
 token_app = typer.Typer(
     help="Add, list and remove the tokens of clients of the receiver and the gateway.",
     no_args_is_help=True,
 )
-app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(token_app, name="token")
 
 MOST_SHOWN = 600  # characters of a record that a dry run shows
@@ -72,7 +67,7 @@ def collect(
     """Load files into the warehouse now; without any, those of scheduled workloads and the spool.
 
     Rows go to the home's warehouse. Files are recognized by content, so nothing is stored twice;
-    lines that can't be read are kept with the reason (`flywheel quarantine list`).
+    lines that can't be read are kept with the reason (`flywheel quarantine`).
 
     `flywheel collect --dry-run logs/*.jsonl.gz` shows what would be loaded, `flywheel collect
     support.yaml` loads the sources of a workload file.
@@ -87,10 +82,35 @@ def collect(
         _load_files(traffic, with_spool=not places)
 
 
-@quarantine_app.command("list")
-@exit_on()
-def list_quarantine() -> None:
-    """Count the lines in quarantine by source, reason and file."""
+@app.command()
+@exit_on(LookupError, ImportError, OSError)
+def quarantine(
+    quarantine_id: Annotated[
+        str | None,
+        typer.Argument(metavar="[ID]", help="Show this line: its id, or the first characters."),
+    ] = None,
+    retry: Annotated[
+        bool,
+        typer.Option("--retry", help="Read all again: what can be read by now is loaded."),
+    ] = False,
+    source: Annotated[
+        str | None, typer.Option(help="Retry the lines of this source only; all if left out.")
+    ] = None,
+) -> None:
+    """Count the lines that could not be read, by source, reason and file; show one, or retry all.
+
+    `flywheel quarantine 3f2a` shows a line: its place, the reason, and its bytes; `flywheel
+    quarantine --retry` reads all again, after a rule was fixed.
+    """
+    if retry:
+        _retry_quarantined(source)
+    elif quarantine_id is not None:
+        _show_quarantined(quarantine_id)
+    else:
+        _list_quarantined()
+
+
+def _list_quarantined() -> None:
     from components.collect import quarantine
     from components.collect.sources.mapped import short_name
 
@@ -103,12 +123,7 @@ def list_quarantine() -> None:
     console.print(table if groups else "nothing is in quarantine")
 
 
-@quarantine_app.command("show")
-@exit_on(LookupError)
-def show_quarantine(
-    quarantine_id: Annotated[str, typer.Argument(help="The id, or its first characters.")],
-) -> None:
-    """Show one line in quarantine: its place, the reason, and its bytes."""
+def _show_quarantined(quarantine_id: str) -> None:
     from components.collect import quarantine
 
     with open_telemetry() as con:
@@ -118,14 +133,7 @@ def show_quarantine(
     print_line(line.content.decode(errors="backslashreplace"))
 
 
-@quarantine_app.command("retry")
-@exit_on(LookupError, ImportError, OSError)
-def retry_quarantine(
-    source: Annotated[
-        str | None, typer.Option(help="Only the lines of this source; all if left out.")
-    ] = None,
-) -> None:
-    """Read the lines in quarantine again: what can be read by now is loaded, the rest stays."""
+def _retry_quarantined(source: str | None) -> None:
     from rich.progress import track
 
     from components.collect.quarantine import Retried

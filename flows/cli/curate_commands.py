@@ -16,6 +16,7 @@ from flows.cli.console import (
     console,
     errors,
     exit_on,
+    fail,
     new_table,
     open_warehouse,
     print_line,
@@ -25,6 +26,7 @@ from flows.cli.parameters import ConfigFile, PersonOption, WorkloadOption
 
 if TYPE_CHECKING:
     from components.curate.curate_workload import CurationTally
+    from components.curate.held_rows import HeldInteraction
     from components.dataset.snapshot_figures import Diff, Snapshot
     from components.store.warehouse import Connection
     from flows.snapshots import FrozenWorkload
@@ -42,9 +44,6 @@ MOST_SHOWN = 50
 
 SnapshotName = Annotated[
     str, typer.Argument(help="A snapshot's folder, or the beginning of its key.")
-]
-InteractionId = Annotated[
-    str, typer.Argument(help="The interaction's id, or its first characters.")
 ]
 
 
@@ -149,8 +148,9 @@ def _print_losses(curated: "FrozenWorkload") -> None:
             print_line(f"  {example.interaction_id[:12]}{mark}: {request}")
     print_sentence(
         "nothing was frozen, and a turn stops here: that may be a mistake. Where it is right, "
-        f"`flywheel held let-pass {curated.tally.workload_id} RULE` allows it from the next "
-        "curation on; curate.most_lost in the workload's file is the share that passes unasked",
+        f"`flywheel held release --workload {curated.tally.workload_id} --rule RULE` allows it "
+        "from the next curation on; curate.most_lost in the workload's file is the share that "
+        "passes unasked",
         indent="",
     )
 
@@ -191,14 +191,23 @@ def _existing_or_empty() -> "Generator[Connection]":
 
 @held_app.command("list")
 @exit_on(LookupError)
-def list_held(workload: WorkloadOption = None) -> None:
+def list_held(
+    interaction_id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="Show this one whole.")
+    ] = None,
+    workload: WorkloadOption = None,
+) -> None:
     """List what waits: rules that left out very much, then what is held, the oldest first.
 
-    `flywheel held let-pass` answers the former, `show` and `release` are for the latter.
+    With the id of an interaction, or its first characters, show that one: the rule's finding, the
+    messages and the answer. `flywheel held release` answers both.
     """
     from components.curate import held_rows
 
     with open_warehouse() as con:
+        if interaction_id is not None:
+            _show_held(held_rows.find_held(con, interaction_id))
+            return
         held = held_rows.waiting_rows(con, workload)
         losses = held_rows.open_losses(con, workload)
     for loss in losses:
@@ -212,14 +221,7 @@ def list_held(workload: WorkloadOption = None) -> None:
         console.print(f"and {len(held) - MOST_SHOWN} more")
 
 
-@held_app.command("show")
-@exit_on(LookupError)
-def show_held(interaction_id: InteractionId) -> None:
-    """Show one held interaction: the rule's finding, the messages and the answer."""
-    from components.curate import held_rows
-
-    with open_warehouse() as con:
-        row = held_rows.find_held(con, interaction_id)
+def _show_held(row: "HeldInteraction") -> None:
     logged = f"{row.logged_at:%Y-%m-%d %H:%M} by {row.client_id}"
     print_line(f"{row.interaction_id}  logged {logged}")
     print_line(f"{row.rule}: {row.mark}")
@@ -230,46 +232,41 @@ def show_held(interaction_id: InteractionId) -> None:
 @held_app.command("release")
 @exit_on(LookupError)
 def release_held(
+    by: PersonOption,
     interaction_ids: Annotated[
-        list[str], typer.Argument(help="The interactions' ids, or their first characters.")
-    ],
-    by: PersonOption,
-    note: Annotated[str, typer.Option(help="Why it is harmless.")] = "",
+        list[str] | None,
+        typer.Argument(metavar="[ID]...", help="Interactions' ids, or their first characters."),
+    ] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(help="Instead of interactions, a rule that left out very much of --workload."),
+    ] = None,
+    workload: Annotated[str | None, typer.Option(help="The workload of --rule.")] = None,
+    note: Annotated[str, typer.Option(help="Why it is harmless, or right.")] = "",
 ) -> None:
-    """Release interactions: from the next curation on, the rule that held them no longer does."""
-    from components.curate import held_rows
-    from components.store import warehouse
+    """Release interactions, or let a rule leave out as much as it does, from the next curation on.
 
-    now = datetime.now(UTC)
-    with open_warehouse() as con, warehouse.transaction(con):
-        rows = [held_rows.find_held(con, beginning) for beginning in interaction_ids]
-        for row in rows:
-            held_rows.release_held(con, row, by=by, note=note, now=now)
-    console.print(f"{len(rows)} released; the next curation lets them in")
-
-
-@held_app.command("let-pass")
-@exit_on(LookupError)
-def let_pass(
-    workload: Annotated[str, typer.Argument(help="The workload.")],
-    rule: Annotated[str, typer.Argument(help="The rule that left out very much of it.")],
-    by: PersonOption,
-    note: Annotated[str, typer.Option(help="Why it is right.")] = "",
-) -> None:
-    """Allow a rule to leave out as much as it does: the next curation no longer asks about it.
-
-    That holds until the rule leaves out a further tenth of the requests.
+    The latter holds until the rule leaves out a further tenth of the requests.
     """
     from components.curate import held_rows
     from components.store import warehouse
 
+    now, ids = datetime.now(UTC), interaction_ids or []
+    if bool(ids) == bool(rule) or bool(rule) != bool(workload):
+        fail("releasing: expected ids of interactions, or --workload and --rule")
     with open_warehouse() as con, warehouse.transaction(con):
-        waiting = held_rows.open_losses(con, workload)
-        losses = [loss for loss in waiting if loss.rule == rule]
-        if not losses:
-            rules = ", ".join(loss.rule for loss in waiting) or "no rule"
-            raise LookupError(
-                f"letting {rule} pass for {workload}: nobody is asked about it, but about {rules}"
-            )
-        held_rows.release_losses(con, losses, by=by, note=note, now=datetime.now(UTC))
-    print_line(f"passes: {losses[0]}")
+        if rule and workload:
+            waiting = held_rows.open_losses(con, workload)
+            losses = [loss for loss in waiting if loss.rule == rule]
+            if not losses:
+                rules = ", ".join(loss.rule for loss in waiting) or "no rule"
+                raise LookupError(
+                    f"releasing {rule} of {workload}: nobody is asked about it, but about {rules}"
+                )
+            held_rows.release_losses(con, losses, by=by, note=note, now=now)
+            print_line(f"passes: {losses[0]}")
+            return
+        rows = [held_rows.find_held(con, beginning) for beginning in ids]
+        for row in rows:
+            held_rows.release_held(con, row, by=by, note=note, now=now)
+    console.print(f"{len(rows)} released; the next curation lets them in")

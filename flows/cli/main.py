@@ -50,7 +50,7 @@ from flows.stack import processes, stack_services
 PANELS = {
     "Start here": ("demo", "init", "check", "turn", "schedule"),
     "The servers and the home": (
-        *("up", "down", "status", "open", "doctor", "metrics", "account"),
+        *("up", "down", "status", "doctor", "metrics", "account"),
         *("backup", "restore"),
     ),
     "Logs and data": (
@@ -232,7 +232,7 @@ def turn(
     except KeyboardInterrupt:
         fail(
             "not followed any more: once started, the turn continues in the stack; the same "
-            "command joins it again, its page in Prefect (`flywheel open`) cancels it",
+            "command joins it again, its page in Prefect cancels it",
             130,
         )
 

@@ -1,17 +1,15 @@
-"""`flywheel up`, `open`, `down`, `status`, `account`, `doctor` and `metrics`."""
+"""`flywheel up`, `down`, `status`, `account`, `doctor` and `metrics`."""
 
 import json
 import os
 import secrets
-import sys
 import threading
-import webbrowser
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -54,7 +52,7 @@ LEVEL_COLOURS = {"wrong": "red", "note": "yellow", "fine": "green"}
 
 PATIENCE_SECONDS = 10.0  # how long `status` waits for another process that holds the warehouse
 
-LOGIN_HINT = "Both ask for a login, which `{0} open` and `{0} open mlflow` show"
+LOGIN_HINT = "Both ask for a login, which `{0} status --logins` shows"
 
 AccountName = Annotated[str, typer.Argument(help="What the person types as user.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
@@ -93,34 +91,6 @@ def up() -> None:
     print_error(LOGIN_HINT.format("flywheel"))
 
 
-@app.command("open")
-@exit_on()
-def open_page(
-    server: Annotated[
-        Literal["prefect", "mlflow"], typer.Argument(help="Whose pages.")
-    ] = "prefect",
-) -> None:
-    """Open Prefect or MLflow in the browser, and print what to type where it asks for a login."""
-    from flows.stack import control
-
-    home = settings.load()
-    url = home.prefect_url if server == "prefect" else home.mlflow_url
-    logins = access.read_logins(home)
-    print_line(f"{server}: {url}")
-    if home.elsewhere:
-        print_line("it asks for the account that you have from whoever runs it")
-    elif logins is None:
-        print_line("it asks for nothing: it was started before homes had logins; down, then up")
-    elif server == "prefect":
-        print_line(f"it asks for one line: {logins.prefect.pair}")
-    else:
-        print_line(f"user {logins.mlflow.user}, password {logins.mlflow.password}")
-    if not home.elsewhere and not control.stack_status(home).is_up:
-        print_line("it is not up now; `flywheel up` starts it")
-    elif sys.platform == "darwin" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY"))):
-        webbrowser.open(url)  # without a screen a text browser would take over the terminal
-
-
 @app.command()
 @exit_on()
 def down() -> None:
@@ -140,7 +110,12 @@ def down() -> None:
 
 @app.command()
 @exit_on()
-def status(as_json: AsJson = False) -> None:
+def status(
+    as_json: AsJson = False,
+    logins: Annotated[
+        bool, typer.Option("--logins", help="Show what to type where a server asks for a login.")
+    ] = False,
+) -> None:
     """Show each service, what runs, and what the home holds.
 
     Exit code 0 when the whole stack is up, else 1.
@@ -148,6 +123,9 @@ def status(as_json: AsJson = False) -> None:
     from flows.stack import control
 
     home = settings.load()
+    if logins:
+        _show_logins(home)
+        return
     probed = control.probe_services(control.stack_status(home))
     runs = read_runs() if probed.is_up else None
     contents = _read_contents(home, servers=probed.is_up)
@@ -159,6 +137,18 @@ def status(as_json: AsJson = False) -> None:
             print_line(f"{run['state'].lower()} since {run['since']}: {run['name']}")
         _show_contents(contents)
     raise typer.Exit(0 if probed.is_up else 1)
+
+
+def _show_logins(home: Settings) -> None:
+    logins = access.read_logins(home)
+    if home.elsewhere or logins is None:
+        print_line(f"Prefect {home.prefect_url}   MLflow {home.mlflow_url}")
+        print_line("each asks for the account that you have from whoever runs it")
+        return
+    print_line(f"prefect: {home.prefect_url}  it asks for one line: {logins.prefect.pair}")
+    print_line(
+        f"mlflow: {home.mlflow_url}  user {logins.mlflow.user}, password {logins.mlflow.password}"
+    )
 
 
 def _show_status(status: "Status") -> None:
@@ -291,7 +281,10 @@ def _change_account(method: str, action: str, body: dict[str, str]) -> None:
 
     home = settings.load()
     if not home.elsewhere:
-        fail(f"{home.home} has servers of its own, with one login: `flywheel open` shows it")
+        fail(
+            f"{home.home} has servers of its own, with one login: `flywheel status --logins` "
+            "shows it"
+        )
     login = (
         os.environ.get("MLFLOW_TRACKING_USERNAME", ""),
         os.environ.get("MLFLOW_TRACKING_PASSWORD", ""),

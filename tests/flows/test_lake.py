@@ -86,8 +86,8 @@ def _collect_in_two_homes(tmp_path: Path, common: dict[str, str]) -> None:
     summary = "1 new rows from 1 new of 1 files, 1 lines in quarantine"
     assert loaded.stdout.splitlines()[-1] == summary
     assert "loaded before (1 rows)" in flywheel(second, "collect", path).stdout
-    assert "missing keys" in flywheel(second, "quarantine", "list").stdout
-    retried = flywheel(second, "quarantine", "retry").stdout
+    assert "missing keys" in flywheel(second, "quarantine").stdout
+    retried = flywheel(second, "quarantine", "--retry").stdout
     assert retried == "1 lines tried: 0 new rows, 0 known, 1 lines stay in quarantine\n"
     assert "1 new rows" in flywheel(first, "collect", "--dry-run", other).stdout
     assert "1 new rows" in flywheel(second, "collect", other).stdout

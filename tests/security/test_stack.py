@@ -119,8 +119,9 @@ def test_no_login_stands_in_an_argument_a_log_or_what_up_says(shell: Terminal) -
     said += [path.read_text(errors="replace") for path in shell.settings.logs.glob("*.log")]
     said += [shell.run("up").stderr, shell.run("status").stdout, shell.run("doctor").stdout]
     assert not [text for text in said for secret in secrets if secret in text]
-    assert found.prefect.pair in shell.run("open").stdout
-    assert found.mlflow.password in shell.run("open", "mlflow").stdout
+    shown = shell.run("status", "--logins").stdout
+    assert found.prefect.pair in shown
+    assert found.mlflow.password in shown
 
 
 def test_a_page_of_another_origin_changes_nothing_and_reads_nothing_in_a_browser_that_is_logged_in(

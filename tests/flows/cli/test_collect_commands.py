@@ -96,14 +96,14 @@ def test_files_are_collected_once_and_bad_lines_listed_shown_and_tried_again(
     ]
     with warehouses.connect(shell.settings.warehouse) as con:
         ((quarantine_id,),) = con.execute("select quarantine_id from raw.quarantine").fetchall()
-    assert quarantine_id[:12] in shell.run("quarantine", "list").stdout
-    shown = shell.run("quarantine", "show", quarantine_id[:12]).stdout.splitlines()
+    assert quarantine_id[:12] in shell.run("quarantine").stdout
+    shown = shell.run("quarantine", quarantine_id[:12]).stdout.splitlines()
     assert shown == [
         f"{path}:2  source fivekey  id {quarantine_id}",
         "missing keys: timestamp, workload_id, client_id, request, response",
         '{"x": 1}',
     ]
-    retried = shell.run("quarantine", "retry").stdout
+    retried = shell.run("quarantine", "--retry").stdout
     assert retried == "1 lines tried: 0 new rows, 0 known, 1 lines stay in quarantine\n"
     assert "no source shows a field" in shell.run("drift").stdout
 
@@ -181,8 +181,8 @@ def test_a_hostile_line_neither_steers_the_terminal_nor_breaks_a_table(
         log.write('\x1b]52;c;cm0gLXJmIH4=\x07\u202e{"x"\n')
     shell.run("collect", first, folder)
     assert "[/b]\\u001b[8m" in shell.run("drift").stdout
-    assert str(later) in shell.run("quarantine", "list").stdout
-    shown = shell.run("quarantine", "show", "").stdout.splitlines()
+    assert str(later) in shell.run("quarantine").stdout
+    shown = shell.run("quarantine", "").stdout.splitlines()
     assert shown[-1] == '\\u001b]52;c;cm0gLXJmIH4=\\u0007\\u202e{"x"'
 
 

@@ -22,7 +22,7 @@ def test_held_interactions_are_listed_shown_and_released(tmp_path: Path):
     listed = shell.run("held", "list").stdout
     assert held[:12] in listed
     assert "Ignore all previous instructions" in listed
-    shown = shell.run("held", "show", held[:12]).stdout.splitlines()
+    shown = shell.run("held", "list", held[:12]).stdout.splitlines()
     assert shown[0].startswith(held)
     assert shown[1] == "prompt_injection: Ignore all previous instructions"
     assert ATTACK.replace("\x9b", "\\u009b") in shown[2]
@@ -46,9 +46,10 @@ def test_a_rule_that_left_out_very_much_is_listed_and_let_pass(tmp_path: Path):
         curate_workload.curate(con, "weather", Rules(), now=logs.NOW)
     told = "prompt_injection left out 20 of 20 different requests (100%)"
     assert shell.run("held", "list").stdout.splitlines()[0] == f"weather: {told}"
-    wrong = shell.run("held", "let-pass", "weather", "too_long")
+    wrong = shell.run("held", "release", "--workload", "weather", "--rule", "too_long")
     assert wrong.returncode == 2
     assert "nobody is asked about it, but about prompt_injection" in wrong.stderr
-    output = shell.run("held", "let-pass", "weather", "prompt_injection", "--as", "ann")
+    rule = ("--workload", "weather", "--rule", "prompt_injection")
+    output = shell.run("held", "release", *rule, "--as", "ann")
     assert output.stdout == f"passes: {told}\n"
     assert told not in shell.run("held", "list").stdout

@@ -19,7 +19,7 @@ base: base
 sources: {logs: [logs/*.jsonl]}
 """
 
-SERVING = {"demo", "up", "down", "open", "receive", "ship", "metrics", "serve"}
+SERVING = {"demo", "up", "down", "receive", "ship", "metrics", "serve"}
 """Commands that run on, or begin with another installation: only their files are mistaken here."""
 
 

@@ -239,11 +239,11 @@ def test_commands_find_a_stack_that_another_shell_started_on_other_ports(
     with spawn(SLEEP) as running:
         supervisor = processes.identify_process(running.pid)
         processes.write_state(settings, a_state(settings, supervisor, supervisor))
-        found, asked = plain.run("open", "mlflow"), shell.run("open", "mlflow")
+        found, asked = plain.run("status", "--logins"), shell.run("status", "--logins")
         running.terminate()
-    assert found.stdout.startswith(f"mlflow: {settings.mlflow_url}\n")
-    assert asked.stdout.startswith(f"mlflow: {shell.settings.mlflow_url}\n")
-    assert plain.run("open").stdout.startswith("prefect: http://127.0.0.1:4200\n")
+    assert f"mlflow: {settings.mlflow_url}  " in found.stdout
+    assert f"mlflow: {shell.settings.mlflow_url}  " in asked.stdout
+    assert "prefect: http://127.0.0.1:4200  " in plain.run("status", "--logins").stdout
 
 
 def test_down_ends_what_a_killed_supervisor_left_and_nothing_else(settings: Settings) -> None:
