@@ -18,9 +18,7 @@ from components.store import manifest
 from flows import prefect_api
 from flows.prefect_api import Run
 
-ArtifactKind: TypeAlias = Literal[
-    "canary", "gate", "loss", "monitor", "report", "search", "serving"
-]
+ArtifactKind: TypeAlias = Literal["canary", "gate", "loss", "monitor", "report", "search"]
 
 GATE_KEY = "promotion-gate"  # prefix of the keys of answers
 

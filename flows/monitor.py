@@ -18,8 +18,6 @@ from components.costs import Speed
 from components.decide import decision_log
 from components.decide.approvers import OPEN
 from components.monitor import (
-    canary_status,
-    serving_page,
     signs,
     status_page,
     turn_starts,
@@ -49,6 +47,8 @@ from flows.flow_runs import run_name
 from flows.rollback_rules import Order
 from flows.settings import Settings
 from flows.workload_file import Workload, WorkloadError
+
+MOST_STARTS = 10  # of the newest turns, and looks that started none, on the page
 
 TURN_WANTED = "flywheel.turn.wanted"  # the event that requests a turn; an automation starts it
 
@@ -189,12 +189,11 @@ def monitor(span_days: int = 30) -> str:
 
 @task
 def watch_workload(workload: Workload, span_days: int, disk: Disk) -> WorkloadStatus:
-    """Measure a workload's status, answer a regression, and publish the pages."""
+    """Measure a workload's status, answer a regression, and publish the page."""
     champion = registry.champion_version(workload.workload)
     status = measure_status(workload, champion, span_days, disk)
     answer_regression(workload, status, champion)
     publish_status(status)
-    publish_serving(status)
     return status
 
 
@@ -210,7 +209,7 @@ def measure_status(
         latencies = workload_status.latencies(con, workload.workload, since)
         trigger = workload.trigger or Trigger()
         signs = find_signs(con, workload.workload, champion, trigger, now)
-        last = turn_starts.read_starts(con, workload.workload, 1)
+        starts = turn_starts.read_starts(con, workload.workload, MOST_STARTS)
     speeds = evaluated_speeds(home, workload.workload)
     return WorkloadStatus(
         workload=workload.workload,
@@ -227,7 +226,7 @@ def measure_status(
         latencies=latencies,
         currency=workload.cost.currency,
         findings=signs,
-        last_start=f"{last[0].looked_at:%Y-%m-%d %H:%M}: {last[0].reason}" if last else "none",
+        starts=starts,
         waiting=waiting_approvals(workload.workload),
         disk=disk,
     )
@@ -285,35 +284,19 @@ def waiting_approvals(workload: str) -> list[Waiting]:
 @task
 def publish_status(status: WorkloadStatus) -> None:
     """Keep the page in Prefect, where pages of one key form a history, and in the home."""
-    folder = settings.load().monitor
-    drawn = folder / f"{status.workload}.png"
-    status_page.draw_thumbs(status.days, drawn)
-    manifest.write_atomically(
-        folder / f"{status.workload}.html", status_page.as_html(status, drawn)
-    )
-    key = approvals.artifact_key("monitor", status.workload)
-    description = "the state of the workload: feedback, drift, votes, models"
-    create_markdown_artifact(status_page.as_markdown(status), key=key, description=description)
-
-
-@task
-def publish_serving(status: WorkloadStatus) -> None:
-    """Keep the page about serving in Prefect and in the home, as that of the status."""
-    folder = settings.load().monitor / "serving"
-    folder.mkdir(exist_ok=True)
-    traffic = folder / f"{status.workload}.traffic.png"
-    votes = folder / f"{status.workload}.votes.png"
-    serving_page.draw_traffic(status, traffic)
-    serving_page.draw_votes(status, votes)
-    evidence = None
-    if (canary := status.serving.canary) is not None and canary.history:
-        evidence = folder / f"{status.workload}.canary.png"
-        canary_status.draw_evidence(canary, evidence)
-    page = serving_page.as_html(status, traffic, votes, evidence)
+    folder, pictures = settings.load().monitor, dict[str, Path]()
+    if status.days:
+        pictures["Requests by day and version"] = folder / f"{status.workload}.traffic.png"
+        status_page.draw_traffic(status, pictures["Requests by day and version"])
+    if any(day.votes for day in status.days):
+        shown = "Share of thumbs down by version, with 95 % intervals"
+        pictures[shown] = folder / f"{status.workload}.votes.png"
+        status_page.draw_votes(status, pictures[shown])
+    page = status_page.as_html(status, pictures)
     manifest.write_atomically(folder / f"{status.workload}.html", page)
-    key = approvals.artifact_key("serving", status.workload)
-    description = "who serves the workload, and its traffic by version"
-    create_markdown_artifact(serving_page.as_markdown(status), key=key, description=description)
+    key = approvals.artifact_key("monitor", status.workload)
+    description = "who serves the workload, its traffic, signs and turns"
+    create_markdown_artifact(status_page.as_markdown(status), key=key, description=description)
 
 
 @task

@@ -23,7 +23,7 @@ from components.decide.decision_log import LogEvent
 from components.decide.statement import Statement
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence
-from components.monitor import serving_page
+from components.monitor import status_page
 from components.register import (
     champion_change,
     journal,
@@ -138,7 +138,7 @@ def _publish(home: Settings, done: SettledRollout) -> None:
     """Tell people, and keep the evidence as an artifact; under its key they form a history."""
     newest = canary_rollouts.read_canaries(home, done.workload)[0]
     key = approvals.artifact_key("canary", done.workload)
-    page = serving_page.canary_markdown(newest)
+    page = status_page.canary_markdown(newest)
     create_markdown_artifact(page, key=key, description="how the canary ended, and its evidence")
     emit_event(
         CHANGED,

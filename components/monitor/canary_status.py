@@ -1,10 +1,9 @@
-"""How a canary stands, or ended, with its evidence at each look, as pages and commands show it."""
+"""How a canary stands, or ended, with its evidence at each look, as page and commands show it."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import cast
 
 from components.schema import Json
@@ -93,54 +92,6 @@ def _high(ratio: float | None) -> str:
 
 def _of_bound(evidence: float, bound: float) -> str:
     return f"{evidence:.3g} of {bound:,.0f}" if math.isfinite(bound) else f"{evidence:.3g}"
-
-
-def draw_evidence(status: CanaryStatus, path: Path) -> None:
-    """Write the evidence at each look as a picture: a line that reaches 1 decides."""
-    from components.pages import charts  # noqa: PLC0415 - loads matplotlib
-
-    colours = (charts.NEW, charts.OTHER, charts.FURTHER, charts.THERE, "#2e7d32")
-    figure, axes = charts.sheet(3.6, left=0.1)
-    begin = datetime.fromisoformat(status.started_at)
-    hours = [
-        (datetime.fromisoformat(point.at) - begin).total_seconds() / 3600
-        for point in status.history
-    ]
-    kinds = [*status.history[-1].kinds] if status.history else []
-    for kind, colour in zip(kinds, colours, strict=False):
-        points = [point.kinds.get(kind) for point in status.history]
-        bound = status.worse_bounds.get(kind, math.inf)
-        worse = [_fraction(point.worse, bound) if point else 0.0 for point in points]
-        axes.plot(hours, worse, color=colour, lw=1.8, label=f"{kind}: worse")
-        if kind in status.decisive:
-            within = [
-                _fraction(point.within, status.within_bound) if point else 0.0 for point in points
-            ]
-            axes.plot(hours, within, color=colour, lw=1.8, ls=":", label=f"{kind}: within margin")
-    axes.axhline(1.0, color=charts.INK, lw=1.0, ls="--")
-    axes.step(
-        hours,
-        [point.share for point in status.history],
-        where="post",
-        color=charts.GRID,
-        lw=3,
-        label="share of the conversations",
-        zorder=0,
-    )
-    axes.set_ylim(-0.05, 1.15)
-    axes.set_xlabel("hours since the start", color=charts.INK, size=9)
-    axes.set_ylabel("evidence; 1 decides", color=charts.INK, size=9)
-    axes.grid(axis="y", color=charts.GRID, lw=0.8)
-    if status.history:
-        figure.legend(loc="upper center", ncols=4, frameon=False, fontsize=7)
-    charts.save(figure, path)
-
-
-def _fraction(evidence: float, bound: float) -> float:
-    """Return evidence on a scale on which 0 is none and 1 is the bound."""
-    if not math.isfinite(bound) or bound <= 1:
-        return 0.0
-    return min(1.1, max(0.0, math.log(max(evidence, 1.0)) / math.log(bound)))
 
 
 def read_history(looks: Iterable[object]) -> list[EvidencePoint]:

@@ -1,27 +1,57 @@
-"""A workload's status as Markdown, HTML, a chart, and text for Prometheus."""
+"""A workload's page: who serves it, its traffic, signs and canary, as HTML and as Markdown.
 
-from collections.abc import Iterable, Sequence
+Also its figures for Prometheus.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 
+from matplotlib.ticker import MaxNLocator
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from components.monitor import serving_status, workload_status
-from components.monitor.workload_status import Day, WorkloadStatus
+from components.monitor import canary_status, serving_status, workload_status
+from components.monitor.canary_status import CanaryStatus
+from components.monitor.serving_status import ReplicaProof, ServingVersion, SwapStep, minute
+from components.monitor.turn_starts import TurnStart
+from components.monitor.workload_status import Day, Rate, WorkloadStatus
 from components.pages import charts, templates
 
 COLOURS = (charts.NEW, charts.THERE, charts.OTHER, charts.FURTHER)
+OTHERS = "#b9c2c5"  # the colour of all further versions together
 MEBIBYTE = 2**20
 
-HEAD = (
-    "model",
-    "requests",
-    "thumbs",
-    "up",
-    "95 % interval",
-    "tokens in, out",
-    "p50, p95",
-    "price a request",
+TRAFFIC_HEAD = (
+    *("version", "requests", "share", "fallbacks", "up, down", "disputed", "down (95 %)"),
+    *("corrected (95 %)", "tokens in, out", "p50, p95", "price a request"),
 )
+TRAFFIC_NOTE = (
+    "Answers that client or engine cut off don't count. Thumbs are each person's newest on an "
+    "answer; down is their share of the thumbs, corrected the share of the answers that somebody "
+    "corrected, with Wilson's 95 % intervals."
+)
+PROOF_HEAD = ("version", "replica", "result", "from its reference", "tolerance", "from its base")
+PROOF_NOTE = (
+    "Mean differences of log-probabilities, in nats a token, of fixed texts: within the tolerance "
+    "of what training's code computes for the version, and away from its base."
+)
+CANARY_NOTE = (
+    "Conversations with a bad event of each kind. Worse is the evidence that the canary's risk is "
+    "above the champion's, within margin that it is below {:g} times it; each with the number at "
+    "which it decides. It holds at every look."
+)
+START_HEAD = ("when (UTC)", "outcome", "by", "why")
+HISTORY_HEAD = ("when (UTC)", "version", "what happened")
+STEPS = {
+    "flipped": "took over",
+    "refused": "was refused: ",
+    "withdrawn": "was withdrawn: ",
+    "canary_began": "began to answer a share",
+    "canary_ended": "ended as a canary: ",
+    "recovered": "a swap that a crash cut off was undone",
+}
+
 BY_MODEL = {
     "requests": "Requests logged in the window.",
     "thumbs_up": "Thumbs up in the window, each person's newest vote on an answer.",
@@ -29,30 +59,299 @@ BY_MODEL = {
 }
 
 
-def draw_thumbs(days: Sequence[Day], path: Path) -> None:
-    """Write a PNG of the thumbs-up share by day of the busiest models, one for each colour."""
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the page: facts with their labels, a table, and a remark about it."""
+
+    title: str
+    facts: Sequence[tuple[str, str]] = ()
+    head: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    note: str = ""
+
+
+def as_markdown(status: WorkloadStatus) -> str:
+    """Return the Markdown page of Prefect's artifact."""
+    title = f"{status.workload}, last {status.span_days} days"
+    return _markdown(title, sections(status), status)
+
+
+def canary_markdown(canary: CanaryStatus) -> str:
+    """Return the Markdown of a canary alone, for its own artifact."""
+    return _markdown(f"Version {canary.version}", [_canary_section(canary)])
+
+
+def _markdown(title: str, shown: Sequence[Section], status: WorkloadStatus | None = None) -> str:
+    waiting = status.waiting if status else ()
+    return templates.render("monitor/page.md.j2", title=title, sections=shown, waiting=waiting)
+
+
+def as_html(status: WorkloadStatus, pictures: Mapping[str, Path]) -> str:
+    """Return a self-contained HTML page; ``pictures`` of the traffic are by what they show."""
+    return templates.render(
+        "monitor/page.html.j2", status=status, sections=sections(status), pictures=pictures
+    )
+
+
+def sections(status: WorkloadStatus) -> list[Section]:
+    """Return what the page shows, but for approvals that wait and pictures."""
+    canary, history = status.serving.canary, status.serving.history
+    votes = "" if any(day.votes for day in status.days) else " Nobody has voted on an answer."
+    nothing = "No requests logged; those of the gateway count once `flywheel collect` loads them."
+    proofs = _proof_rows(status)
+    return [
+        Section("Now", facts=[*_who_serves(status), *_what_to_know(status)]),
+        *([] if canary is None else [_canary_section(canary)]),
+        Section(
+            "Traffic by version",
+            head=TRAFFIC_HEAD,
+            rows=traffic_rows(status),
+            note=(TRAFFIC_NOTE + votes) if status.days else nothing,
+        ),
+        Section("Proofs", head=PROOF_HEAD, rows=proofs, note=PROOF_NOTE if proofs else ""),
+        Section("Turns", head=START_HEAD, rows=[_start_row(start) for start in status.starts]),
+        Section("What happened", head=HISTORY_HEAD, rows=[_history_row(step) for step in history]),
+    ]
+
+
+def _canary_section(canary: CanaryStatus) -> Section:
+    word = "Ended as" if canary.is_over else "Stands"
+    plan = ", then ".join(
+        f"{share:.3g} for {seconds / 3600:.3g} h" for share, seconds in canary.steps
+    )
+    rows = canary_status.evidence_rows(canary)
+    return Section(
+        "Canary",
+        facts=[
+            ("Versions", f"{canary.version} beside {canary.champion} (canary {canary.id})"),
+            (word, f"{canary.state}: {canary.reason}"),
+            ("Started", minute(canary.started_at)),
+            ("Shares", f"{plan}; undecided after {canary.deadline_seconds / 3600:.3g} h"),
+            *(("Expected before it began", line) for line in canary.forecast),
+        ],
+        head=canary_status.EVIDENCE_HEAD,
+        rows=rows,
+        note=CANARY_NOTE.format(canary.margin) if rows else "No evidence yet.",
+    )
+
+
+def _who_serves(status: WorkloadStatus) -> list[tuple[str, str]]:
+    serving, champion = status.serving, status.serving.champion
+    if not serving.is_running:
+        last = f"version {champion.version} since {minute(champion.since)}" if champion else "none"
+        return [("Serves", serving_status.sentence(serving)), ("Served last here", last)]
+    if champion is None:
+        who = [("Serves", "nobody: no version was promoted, or none may serve")]
+    else:
+        where = ", ".join(champion.replicas) or "no replica"
+        who = [
+            ("Serves", f"version {champion.version} ({champion.model})"),
+            ("Since", minute(champion.since)),
+            ("On", f"{where} ({serving.engine}, {champion.precision})"),
+            ("Proved", _proved(champion)),
+            ("Before it", _before(serving.previous)),
+        ]
+    return [
+        *who,
+        *(("Elsewhere", text) for text in serving_status.elsewhere(serving)),
+        *((f"Preparing {number}", step) for number, step in serving.preparing),
+        *(
+            ("Refused", f"version {refusal.version} since {minute(refusal.at)}: {refusal.reason}")
+            for refusal in serving.refused
+        ),
+        *((f"Out: {name}", reason) for name, reason in serving.replicas_out),
+    ]
+
+
+def _proved(served: ServingVersion) -> str:
+    if not served.replicas:
+        return f"on no replica; last at {minute(served.proved_at)}"
+    if not served.has_effect:
+        return f"{minute(served.proved_at)}: equal to its reference, and to its base"
+    return f"{minute(served.proved_at)}, by its log-probabilities and a greedy answer"
+
+
+def _before(previous: ServingVersion | None) -> str:
+    if previous is None:
+        return "none: a rollback has to load its version first"
+    return f"version {previous.version}, still loaded, so that a rollback is a proof and a flip"
+
+
+def _what_to_know(status: WorkloadStatus) -> list[tuple[str, str]]:
+    used, free = (f"{size / MEBIBYTE:,.0f} MiB" for size in (status.disk.used, status.disk.free))
+    signs = [("Reached" if sign.is_reached else "Watched", sign.text) for sign in status.findings]
+    pending = "none"
+    if status.waiting:
+        oldest = min(approval.since for approval in status.waiting)
+        pending = f"{len(status.waiting)}, the oldest since {oldest:%Y-%m-%d %H:%M}"
+    return [
+        ("Champion", status.champion),
+        ("As it was evaluated", status.answering),
+        *signs,
+        ("Pending approvals", pending),
+        ("Disk", f"{used} in the home, {free} free"),
+    ]
+
+
+def _start_row(start: TurnStart) -> list[str]:
+    outcome = "turn" if start.started else "no turn"
+    return [f"{start.looked_at:%Y-%m-%d %H:%M}", outcome, start.cause, start.reason]
+
+
+def _proof_rows(status: WorkloadStatus) -> list[list[str]]:
+    loaded = [v for v in (status.serving.champion, status.serving.previous) if v is not None]
+    return [
+        [
+            version.version,
+            proof.replica,
+            _result(version, proof),
+            _nats(proof.from_reference),
+            _nats(proof.tolerance),
+            _nats(proof.from_base),
+        ]
+        for version in loaded
+        for proof in version.proofs
+    ]
+
+
+def _result(version: ServingVersion, proof: ReplicaProof) -> str:
+    if proof.objection is not None:
+        return f"failed: {proof.objection}"
+    return "proved" if version.has_effect else "proved, without effect"
+
+
+def _nats(distance: float | None) -> str:
+    return "not measured" if distance is None else f"{distance:.3g} nats"
+
+
+def traffic_rows(status: WorkloadStatus) -> list[list[str]]:
+    """Return a formatted row for each version: the newest first, then other models."""
+    total = sum(sums.requests for sums in status.models)
+    return [_traffic_row(sums, total, status) for sums in in_order(status)]
+
+
+def in_order(status: WorkloadStatus) -> list[Day]:
+    """Return each model's sums: versions from the newest on, then others, the busiest first."""
+
+    def key(sums: Day) -> tuple[bool, int, int]:
+        number = _number(status.workload, sums.model_name)
+        return number is None, -(number or 0), -sums.requests
+
+    return sorted(status.models, key=key)
+
+
+def _number(workload: str, model_name: str) -> int | None:
+    """Return the version that a response's model names; ``None`` if it is no version."""
+    name, _, number = model_name.rpartition("@")
+    is_version = name == workload and number.isascii() and number.isdigit()
+    return int(number) if is_version else None
+
+
+def label(workload: str, sums: Day) -> str:
+    """Name a row of the traffic: a version, another server, or what others logged."""
+    number = _number(workload, sums.model_name)
+    if number is not None:
+        return f"version {number}"
+    place = "a fallback" if sums.served else "not by the gateway"
+    return f"{sums.model_name} ({place})"
+
+
+def _traffic_row(sums: Day, total: int, status: WorkloadStatus) -> list[str]:
+    latency = status.latencies.get(sums.model_name)
+    price = status.prices.get(sums.model_name)
+    down = workload_status.rate(sums.down, sums.votes)
+    corrected = workload_status.rate(sums.corrected, sums.requests)
+    return [
+        label(status.workload, sums),
+        f"{sums.requests:,}",
+        templates.share(sums.requests, total),
+        f"{sums.fallbacks:,}" if sums.served else "",
+        f"{sums.up:,}, {sums.down:,}" if sums.votes else "no votes",
+        f"{sums.disputed:,}" if sums.votes else "",
+        _with_interval(down),
+        _with_interval(corrected),
+        f"{sums.input_tokens / sums.counted:.0f}, {sums.output_tokens / sums.counted:.0f}"
+        if sums.counted
+        else "not logged",
+        f"{latency.p50_ms:,.0f}, {latency.p95_ms:,.0f} ms" if latency else "not logged",
+        workload_status.price_text(price, status.currency),
+    ]
+
+
+def _with_interval(rate: Rate | None) -> str:
+    if rate is None:
+        return ""
+    return f"{rate.value:.1%} ({100 * rate.low:.1f} to {100 * rate.high:.1f})"
+
+
+def _history_row(step: SwapStep) -> list[str]:
+    what = STEPS[step.step] + (step.reason if STEPS[step.step].endswith(" ") else "")
+    repeated = f" ({step.times} times)" if step.times > 1 else ""
+    return [minute(step.at), step.version, what + repeated]
+
+
+def draw_traffic(status: WorkloadStatus, path: Path) -> None:
+    """Write a PNG of the requests by day, stacked by version; what has no colour is one."""
     figure, axes = charts.sheet(3.4, left=0.1)
-    columns = sorted({day.day for day in days})
-    shown = [sums.model_name for sums in workload_status.by_model(days)][: len(COLOURS)]
-    for place, (model, colour) in enumerate(zip(shown, COLOURS, strict=False)):
-        shift = 0.16 * (place - (len(shown) - 1) / 2)
-        for day in (day for day in days if day.model_name == model):
-            rate = workload_status.approval(day)
-            if rate is None:
-                continue
-            x = columns.index(day.day) + shift
-            axes.plot([x, x], [100 * rate.low, 100 * rate.high], color=colour, lw=2)
-            axes.plot(x, 100 * rate.value, "o", color=colour, ms=5)
-        axes.plot([], [], "o", color=colour, label=charts.shortened(model, 40))
-    axes.set_ylim(-4, 104)
-    axes.set_xlim(-0.7, max(1.0, len(columns) - 0.3))
-    step = max(1, len(columns) // 10)
-    axes.set_xticks(range(0, len(columns), step), [date[5:] for date in columns[::step]])
-    axes.set_ylabel("thumbs up, %", color=charts.INK, size=9)
+    last = status.at.date()
+    dates = [last - timedelta(days=back) for back in range(status.span_days, -1, -1)]
+    used = {date.fromisoformat(day.day) for day in status.days}
+    dates = [day for day in dates if not used or day >= min(used)]
+    bottom = [0] * len(dates)
+    for name, colour, members in coloured_parts(status):
+        counts = dict.fromkeys(dates, 0)
+        for day in status.days:
+            if day.model_name in members and date.fromisoformat(day.day) in counts:
+                counts[date.fromisoformat(day.day)] += day.requests
+        heights = [counts[day] for day in dates]
+        axes.bar(range(len(dates)), heights, 0.8, bottom=bottom, color=colour, label=name)
+        bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
+    step = max(1, len(dates) // 10)
+    names = [f"{day:%m-%d}" for day in dates]
+    axes.set_xticks(range(0, len(dates), step), names[::step])
+    axes.set_xlim(-0.7, max(1.0, len(dates) - 0.3))
+    axes.set_ylim(bottom=0, top=None if any(bottom) else 1)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylabel("requests", color=charts.INK, size=9)
     axes.grid(axis="y", color=charts.GRID, lw=0.8)
-    if shown:
-        figure.legend(loc="upper center", ncols=2, frameon=False, fontsize=8)
+    if status.days:
+        figure.legend(loc="upper center", ncols=3, frameon=False, fontsize=8)
     charts.save(figure, path)
+
+
+def coloured_parts(status: WorkloadStatus) -> list[tuple[str, str, set[str]]]:
+    """Return the name, the colour and the models of each part of a day's bar."""
+    ordered = in_order(status)
+    shown = ordered if len(ordered) <= len(COLOURS) else ordered[: len(COLOURS) - 1]
+    parts = [
+        (charts.shortened(label(status.workload, sums), 40), colour, {sums.model_name})
+        for sums, colour in zip(shown, COLOURS, strict=False)
+    ]
+    rest = {sums.model_name for sums in ordered[len(shown) :]}
+    return [*parts, (f"{len(rest)} others", OTHERS, rest)] if rest else parts
+
+
+def draw_votes(status: WorkloadStatus, path: Path) -> None:
+    """Write a PNG of the share of thumbs down of each version that has votes, with intervals."""
+    voted = [sums for sums in in_order(status) if sums.votes]
+    figure, axes = charts.sheet(1.5 + 0.35 * max(1, len(voted)))
+    names = [charts.shortened(label(status.workload, sums)) for sums in voted]
+    charts.rows(axes, names or ["no votes"])
+    champion = status.serving.champion
+    for row, sums in enumerate(voted):
+        down = workload_status.rate(sums.down, sums.votes)
+        assert down is not None
+        serves = champion is not None and _is(sums, champion, status.workload)
+        colour = charts.NEW if serves else charts.THERE
+        axes.plot([100 * down.low, 100 * down.high], [row, row], color=colour, lw=2)
+        axes.plot(100 * down.value, row, "o", color=colour, ms=6)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("thumbs down, % of the votes, with 95 % intervals", color=charts.INK, size=9)
+    charts.save(figure, path)
+
+
+def _is(sums: Day, version: ServingVersion, workload: str) -> bool:
+    return sums.model_name == f"{workload}@{version.version}"
 
 
 def prometheus_text(statuses: Iterable[WorkloadStatus]) -> bytes:
@@ -102,61 +401,3 @@ def prometheus_text(statuses: Iterable[WorkloadStatus]) -> bytes:
         free.set(status.disk.free)
         used.set(status.disk.used)
     return generate_latest(registry)
-
-
-def as_markdown(status: WorkloadStatus) -> str:
-    """Return the Markdown page of Prefect's artifact."""
-    models = [[templates.code(name), *rest] for name, *rest in rows(status)]
-    return templates.render(
-        "monitor/page.md.j2", status=status, facts=facts(status), head=HEAD, rows=models
-    )
-
-
-def as_html(status: WorkloadStatus, picture: Path) -> str:
-    """Return a self-contained HTML page."""
-    values = {"facts": facts(status), "head": HEAD, "rows": rows(status), "picture": picture}
-    has_votes = any(day.votes for day in status.days)
-    return templates.render("monitor/page.html.j2", status=status, has_votes=has_votes, **values)
-
-
-def facts(status: WorkloadStatus) -> list[tuple[str, str]]:
-    """Return the labelled facts: champion, signs, last start, pending approvals, disk."""
-    used, free = (f"{size / MEBIBYTE:,.0f} MiB" for size in (status.disk.used, status.disk.free))
-    signs = [("Reached" if sign.is_reached else "Watched", sign.text) for sign in status.findings]
-    pending = "none"
-    if status.waiting:
-        oldest = min(approval.since for approval in status.waiting)
-        pending = f"{len(status.waiting)}, the oldest since {oldest:%Y-%m-%d %H:%M}"
-    return [
-        ("Champion", status.champion),
-        ("Served", serving_status.sentence(status.serving)),
-        ("As it was evaluated", status.answering),
-        *signs,
-        ("Last turn, or look for one", status.last_start),
-        ("Pending approvals", pending),
-        ("Disk", f"{used} in the home, {free} free"),
-    ]
-
-
-def rows(status: WorkloadStatus) -> list[list[str]]:
-    """Return a formatted row for each model."""
-    return [_row(sums, status) for sums in status.models]
-
-
-def _row(sums: Day, status: WorkloadStatus) -> list[str]:
-    rate = workload_status.approval(sums)
-    price = status.prices.get(sums.model_name)
-    latency = status.latencies.get(sums.model_name)
-    counted = max(1, sums.counted)
-    return [
-        sums.model_name,
-        f"{sums.requests:,}",
-        f"{sums.votes:,}",
-        f"{rate.value:.1%}" if rate else "none",
-        f"{rate.low:.1%} to {rate.high:.1%}" if rate else "",
-        f"{sums.input_tokens / counted:.0f}, {sums.output_tokens / counted:.0f}"
-        if sums.counted
-        else "not logged",
-        f"{latency.p50_ms:,.0f}, {latency.p95_ms:,.0f} ms" if latency else "not logged",
-        workload_status.price_text(price, status.currency),
-    ]

@@ -9,6 +9,7 @@ from components import costs
 from components.costs import Prices, Speed, Usage
 from components.monitor.serving_status import ServingStatus
 from components.monitor.signs import Sign
+from components.monitor.turn_starts import TurnStart
 from components.store import warehouse
 from components.store.warehouse import Connection
 
@@ -105,11 +106,6 @@ def _sum(group: Sequence[Day]) -> Day:
     )
 
 
-def approval(day: Day) -> Rate | None:
-    """Return the share of thumbs up with Wilson's interval (1927); ``None`` without votes."""
-    return rate(day.up, day.votes)
-
-
 def rate(count: int, total: int) -> Rate | None:
     """Return a share with Wilson's interval (1927); ``None`` without observations."""
     from scipy import stats  # noqa: PLC0415 - slow to import
@@ -177,7 +173,8 @@ class WorkloadStatus:
     latencies: dict[str, Latency]  # of models whose logs have durations
     currency: str
     findings: Sequence[Sign]
-    last_start: str
+    starts: Sequence[TurnStart]
+    """The newest turns, and looks that started none, the newest first."""
     waiting: Sequence[Waiting]
     disk: Disk
 

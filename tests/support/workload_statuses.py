@@ -19,7 +19,7 @@ def quiet(days: list[Day]) -> WorkloadStatus:
         latencies={},
         currency="USD",
         findings=[],
-        last_start="none",
+        starts=[],
         waiting=[],
         disk=Disk(1, 1),
     )

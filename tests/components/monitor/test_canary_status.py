@@ -1,14 +1,11 @@
-"""A canary is shown with its evidence at each look, on the page, in Prefect and as a picture."""
+"""A canary is shown with its evidence, on the page and in Prefect."""
 
 from dataclasses import replace
-from pathlib import Path
 
-from PIL import Image
-
-from components.monitor import canary_status, serving_page
+from components.monitor import status_page
 from components.monitor.canary_status import CanaryStatus, EvidencePoint, KindPoint
 from components.monitor.serving_status import ServingStatus
-from tests.components.monitor.test_serving_page import HOSTILE, status
+from tests.components.monitor.test_status_page import HOSTILE, status
 
 START = "2025-10-19T08:00:00.000+00:00"
 
@@ -47,19 +44,14 @@ CANARY = CanaryStatus(
 )
 
 
-def shown(canary: CanaryStatus, folder: Path) -> tuple[str, str]:
+def shown(canary: CanaryStatus) -> tuple[str, str]:
     """Return the page and the artifact of a workload with a canary."""
     about = status([], replace(ServingStatus(is_running=False), canaries=[canary]))
-    for name in ("traffic", "votes"):
-        Image.new("RGB", (2, 2)).save(folder / f"{name}.png")
-    picture = folder / "evidence.png"
-    canary_status.draw_evidence(canary, picture)
-    page = serving_page.as_html(about, folder / "traffic.png", folder / "votes.png", picture)
-    return page, serving_page.as_markdown(about)
+    return status_page.as_html(about, {}), status_page.as_markdown(about)
 
 
-def test_the_page_has_the_verdict_its_numbers_and_the_picture(tmp_path: Path) -> None:
-    page, artifact = shown(CANARY, tmp_path)
+def test_the_page_has_the_verdict_and_its_numbers() -> None:
+    page, artifact = shown(CANARY)
     for text in (
         "8 beside 7",
         "roll back: slow: 30",
@@ -69,30 +61,18 @@ def test_the_page_has_the_verdict_its_numbers_and_the_picture(tmp_path: Path) ->
     ):
         assert text in page
         assert text in artifact.replace("\\", "")
-    assert page.count("data:image/png") == 1
     assert "0.1 for 2 h, then 0.5 for 1 h; undecided after 3 h" in page
-    assert serving_page.canary_markdown(CANARY) in artifact
+    assert "251 of 250" in status_page.canary_markdown(CANARY)
 
 
-def test_a_canary_without_a_look_and_none_at_all_are_pages_too(tmp_path: Path) -> None:
-    page, _ = shown(replace(CANARY, history=[], state="waiting", is_over=False), tmp_path)
+def test_a_canary_without_a_look_and_none_at_all_are_pages_too() -> None:
+    page, _ = shown(replace(CANARY, history=[], state="waiting", is_over=False))
     assert "No evidence yet." in page
     about = status([], ServingStatus(is_running=False))
-    assert "Canary" not in serving_page.as_markdown(about)
+    assert "Canary" not in status_page.as_markdown(about)
 
 
-def test_what_the_gateway_says_is_no_markup(tmp_path: Path) -> None:
-    page, artifact = shown(replace(CANARY, reason=HOSTILE), tmp_path)
+def test_what_the_gateway_says_is_no_markup() -> None:
+    page, artifact = shown(replace(CANARY, reason=HOSTILE))
     assert "<script>" not in page
     assert "|`{{" not in artifact
-
-
-def test_the_picture_is_a_function_of_the_looks(tmp_path: Path) -> None:
-    for suffix in ("png", "svg"):
-        drawn = [tmp_path / f"{number}.{suffix}" for number in range(2)]
-        for path in drawn:
-            canary_status.draw_evidence(CANARY, path)
-        assert drawn[0].read_bytes() == drawn[1].read_bytes()
-    other = tmp_path / "other.png"
-    canary_status.draw_evidence(replace(CANARY, history=looks(1.0, 2.0)), other)
-    assert other.read_bytes() != (tmp_path / "0.png").read_bytes()

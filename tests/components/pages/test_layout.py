@@ -7,7 +7,7 @@ import pytest
 
 from components.gate.report import write_report
 from components.gate.report.side_by_side import figures
-from components.monitor import serving_page, status_page
+from components.monitor import status_page
 from components.monitor.workload_status import Day, Latency
 from tests.support import browsers, gate_cases, workload_statuses
 from tests.support.cards import pair
@@ -22,11 +22,9 @@ def report(_: Path) -> str:
     return write_report.html(case, figures(case.challenger, case.opponent, case.judgement), {})
 
 
-def status(folder: Path) -> str:
+def status() -> str:
     days = [Day(LONG, "2025-10-09", 40, 40, 4000, 800, 30, 10)]
-    status_page.draw_thumbs(days, folder / "thumbs.png")
-    shown = replace(workload_statuses.quiet(days), workload=LONG)
-    return status_page.as_html(shown, folder / "thumbs.png")
+    return status_page.as_html(replace(workload_statuses.quiet(days), workload=LONG), {})
 
 
 def serving(folder: Path) -> str:
@@ -39,16 +37,16 @@ def serving(folder: Path) -> str:
     quiet = workload_statuses.quiet(days)
     shown = replace(quiet, latencies=took, prices=prices, currency="USD")
     traffic, votes = folder / "traffic.png", folder / "votes.png"
-    serving_page.draw_traffic(shown, traffic)
-    serving_page.draw_votes(shown, votes)
-    return serving_page.as_html(shown, traffic, votes)
+    status_page.draw_traffic(shown, traffic)
+    status_page.draw_votes(shown, votes)
+    return status_page.as_html(shown, {"traffic": traffic, "votes": votes})
 
 
 @pytest.mark.slow
 def test_long_names_from_traffic_move_nothing_out_of_sight(tmp_path: Path) -> None:
     with browsers.chromium() as browser:
         page = browser.new_page(viewport={"width": 1280, "height": 900})
-        for html in (report(tmp_path), status(tmp_path), serving(tmp_path)):
+        for html in (report(tmp_path), status(), serving(tmp_path)):
             page.set_content(html)
             hidden = page.evaluate(
                 "[...document.querySelectorAll('html, table, .wide')]"

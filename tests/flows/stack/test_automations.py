@@ -125,9 +125,9 @@ def test_new_feedback_starts_one_turn_and_the_book_says_why(
         f"{small_workload.REQUESTS}</td>"
         in (stack.monitor / f"{small_workload.WORKLOAD}.html").read_text()
     )
-    page = (stack.monitor / "serving" / f"{small_workload.WORKLOAD}.html").read_text()
+    page = (stack.monitor / f"{small_workload.WORKLOAD}.html").read_text()
     assert "no gateway of this home runs" in page
-    artifact = Artifact.get(approvals.artifact_key("serving", small_workload.WORKLOAD))
+    artifact = Artifact.get(approvals.artifact_key("monitor", small_workload.WORKLOAD))
     assert f"| {small_workload.REQUESTS} |" in str(artifact)
 
 

@@ -1,4 +1,4 @@
-"""The page of who serves: traffic by version from a real warehouse, and what is said plainly."""
+"""A workload's page: traffic by version from a real warehouse, and what is said plainly."""
 
 import re
 from collections.abc import Generator
@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 
 from components.collect.source import Input
-from components.monitor import serving_page, workload_status
+from components.monitor import status_page, workload_status
 from components.monitor.serving_status import (
     ReplicaProof,
     ServingStatus,
     ServingVersion,
     SwapStep,
 )
+from components.monitor.turn_starts import TurnStart
 from components.monitor.workload_status import Day, WorkloadStatus
 from components.schema import Json
 from components.store.warehouse import Connection
@@ -107,15 +108,15 @@ def loaded(con: Connection, folder: Path) -> WorkloadStatus:
 
 def drawn(of: WorkloadStatus, folder: Path) -> str:
     traffic, votes = folder / "traffic.png", folder / "votes.png"
-    serving_page.draw_traffic(of, traffic)
-    serving_page.draw_votes(of, votes)
-    return serving_page.as_html(of, traffic, votes)
+    status_page.draw_traffic(of, traffic)
+    status_page.draw_votes(of, votes)
+    return status_page.as_html(of, {"Requests": traffic, "Votes": votes})
 
 
 def test_traffic_is_counted_by_version_with_its_votes_and_corrections(
     con: Connection, tmp_path: Path
 ) -> None:
-    rows = serving_page.traffic_rows(loaded(con, tmp_path))
+    rows = status_page.traffic_rows(loaded(con, tmp_path))
     assert [row[0] for row in rows] == [
         "version 10",
         "version 7",
@@ -137,6 +138,7 @@ def test_traffic_is_counted_by_version_with_its_votes_and_corrections(
         "1",
         f"66.7% ({100 * down.low:.1f} to {100 * down.high:.1f})",
         f"25.0% ({100 * corrected.low:.1f} to {100 * corrected.high:.1f})",
+        "not logged",
         "250, 385 ms",
         "0.000400 USD",
     ]
@@ -161,6 +163,17 @@ def test_the_page_says_who_serves_since_when_and_how_that_was_proved(tmp_path: P
     ):
         assert text in html, text
     assert not re.findall(r'(?:src|href)="(?!data:)', html)
+
+
+def test_the_page_says_what_turns_were_started_or_considered_and_why() -> None:
+    reason = "4 new feedback, fewer than min_feedback 50"
+    look = TurnStart("s1", "weather", "trigger", False, reason, NOW)
+    html = status_page.as_html(replace(status([]), starts=[look]), {})
+    cells = ("2025-10-20 00:00", "no turn", "trigger", reason)
+    assert re.search(r"\s*".join(f"<td>{cell}</td>" for cell in cells), html)
+    assert "| 2025-10-20 00:00 | no turn |" in status_page.as_markdown(
+        replace(status([]), starts=[look])
+    )
 
 
 @pytest.mark.parametrize(
@@ -191,8 +204,8 @@ def test_what_is_missing_is_said(serving: ServingStatus, text: str, tmp_path: Pa
     idle = status([], serving)
     html = drawn(idle, tmp_path)
     assert text in html
-    assert "No requests logged." in html
-    assert text in serving_page.as_markdown(idle)
+    assert "No requests logged;" in html
+    assert text in status_page.as_markdown(idle)
 
 
 def test_a_bar_has_a_day_s_requests_in_the_colours_of_their_versions(tmp_path: Path) -> None:
@@ -200,7 +213,7 @@ def test_a_bar_has_a_day_s_requests_in_the_colours_of_their_versions(tmp_path: P
         Day("weather@6", "2025-10-18", 30, 0, 0, 0, 0, 0, served=30),
         Day("weather@7", "2025-10-20", 30, 0, 0, 0, 0, 0, served=30),
     ]
-    serving_page.draw_traffic(status(days), tmp_path / "p.png")
+    status_page.draw_traffic(status(days), tmp_path / "p.png")
     pixels = Image.open(tmp_path / "p.png").convert("RGB").crop((105, 90, 1050, 400))
     columns = {
         name: [x for x in range(pixels.width) if pixels.getpixel((x, 200)) == colour]
@@ -212,7 +225,7 @@ def test_a_bar_has_a_day_s_requests_in_the_colours_of_their_versions(tmp_path: P
 
 def test_more_versions_than_colours_share_the_last(tmp_path: Path) -> None:
     days = [Day(f"weather@{n}", "2025-10-18", n, 0, 0, 0, n, 1, served=n) for n in range(1, 9)]
-    names = [name for name, _, _ in serving_page.coloured_parts(status(days))]
+    names = [name for name, _, _ in status_page.coloured_parts(status(days))]
     assert names == ["version 8", "version 7", "version 6", "5 others"]
 
 
@@ -220,6 +233,6 @@ def test_names_from_traffic_stay_text(tmp_path: Path) -> None:
     hostile = replace(SERVING, replicas_out=[("c", HOSTILE)])
     html = drawn(status([Day(HOSTILE, "2025-10-09", 1, 0, 0, 0, 0, 1)], hostile), tmp_path)
     assert "<script" not in html
-    markdown = serving_page.as_markdown(status([Day(HOSTILE, "2025-10-09", 1, 0, 0, 0, 0, 1)]))
+    markdown = status_page.as_markdown(status([Day(HOSTILE, "2025-10-09", 1, 0, 0, 0, 0, 1)]))
     (row,) = [line for line in markdown.splitlines() if "alert" in line]
     assert row.startswith("| &lt;script&gt;alert(1)&lt;/script&gt;\\|")
