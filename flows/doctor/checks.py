@@ -384,6 +384,47 @@ def check_versions(
     return results or [fine("versions", f"{len(required)} packages as required")]
 
 
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """What computes here.
+
+    ``cards`` are the machine's GPUs by their driver, ``gpus`` those that torch can use,
+    ``four_bit_trouble`` is why it can't hold weights in 4 bits, ``products`` the type of a
+    training's products.
+    """
+
+    torch: str
+    cards: tuple[str, ...]
+    gpus: tuple[str, ...]
+    four_bit_trouble: str | None
+    products: str
+
+
+def check_compute(compute: Compute) -> Iterator[CheckResult]:
+    """Check that torch can use the GPUs, and hold weights in 4 bits as QLoRA requires."""
+    named = f"torch {compute.torch}"
+    if compute.gpus:
+        yield fine("gpu", f"{named} uses {', '.join(compute.gpus)}")
+    elif compute.cards:
+        yield wrong(
+            "gpu",
+            f"{', '.join(compute.cards)}, but {named} sees none",
+            "look at `nvidia-smi` and CUDA_VISIBLE_DEVICES, then install the build of torch for "
+            "this driver (infra/gpus.md)",
+        )
+    else:
+        yield fine("gpu", f"none here; {named} trains on the processor in {compute.products}")
+    if compute.four_bit_trouble is None:
+        yield fine("bitsandbytes", "4-bit weights work")
+    else:
+        yield wrong(
+            "bitsandbytes",
+            f"4-bit weights don't work: {compute.four_bit_trouble}",
+            "pip install --force-reinstall --no-deps bitsandbytes and the build of torch that goes "
+            "with it (infra/gpus.md), or set `bnb_4bit_quant_type: null` under train",
+        )
+
+
 def check_disk(home: str, free: int) -> CheckResult:
     """Check the free space."""
     state = f"{free / GIB:.1f} GiB free under {home}"

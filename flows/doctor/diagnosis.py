@@ -25,7 +25,7 @@ from flows import (
     settings,
     workload_file,
 )
-from flows.doctor import checks, cuda_builds, lock_probe, probes, server_checks
+from flows.doctor import checks, probes, server_checks
 from flows.doctor.finding import CheckResult, fine, note, wrong
 from flows.gateway_status import NotServingError, ServeFileError
 from flows.settings import RAY, Settings
@@ -116,14 +116,11 @@ def check_servers(home: Settings, env: Mapping[str, str]) -> Iterator[CheckResul
 
 
 def check_home(home: Settings) -> Iterator[CheckResult]:
-    """Check who may read and change the home, and whether locks hold in it."""
+    """Check who may read and change the home."""
     if not home.home.exists():
         yield note("home", f"{home.home} is not there yet", "`flywheel up` makes it")
         return
     yield from checks.check_files(probes.path_permissions(home.home), probes.home_permissions(home))
-    table = lock_probe.MOUNTS.read_text() if lock_probe.MOUNTS.is_file() else ""
-    mount = lock_probe.mount_of(home.home, table)
-    yield from lock_probe.check_locks(home.home, lock_probe.probe_locks(home.home), mount)
 
 
 def check_lake(home: Settings) -> Iterator[CheckResult]:
@@ -167,8 +164,7 @@ def check_compute() -> Iterator[CheckResult]:
             "gpu", f"torch can't be loaded: {reason}", "pip install --force-reinstall torch"
         )
         return
-    yield cuda_builds.check_gpus(compute)
-    yield cuda_builds.check_four_bit(compute)
+    yield from checks.check_compute(compute)
 
 
 def check_store(home: Settings) -> Iterator[CheckResult]:

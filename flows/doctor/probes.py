@@ -1,6 +1,5 @@
 """Probe servers, files, packages and the machine; return plain records."""
 
-import importlib.util
 import logging
 import re
 import shutil
@@ -21,10 +20,8 @@ from packaging.utils import canonicalize_name
 
 from components.decide.approvers import Approving
 from components.models import device, model_signature
-from components.models.device import Graphics
 from flows import access, approver_keys, prefect_api
-from flows.doctor.checks import BaseFolder, PathPermissions, PoolStatus, free_variables
-from flows.doctor.cuda_builds import Compute, CudaVersion
+from flows.doctor.checks import BaseFolder, Compute, PathPermissions, PoolStatus, free_variables
 from flows.doctor.server_checks import ServerStatus
 from flows.settings import Settings
 
@@ -157,36 +154,11 @@ def probe_compute() -> Compute:
     gpus = device.cuda_devices()
     return Compute(
         torch=str(torch.__version__),
-        cuda=_cuda_version(torch.version.cuda),
-        driver=driver_version(),
-        cards=tuple(device.graphics()),
-        gpus=tuple(Graphics(gpu.name, gpu.capability) for gpu in gpus),
-        kernels=tuple(torch.cuda.get_arch_list()) if gpus else (),
-        bitsandbytes=installed_versions([Requirement("bitsandbytes")]).get("bitsandbytes", "none"),
-        libraries=frozenset(cuda_libraries()),
+        cards=tuple(card.name for card in device.graphics()),
+        gpus=tuple(gpu.name for gpu in gpus),
         four_bit_trouble=_four_bit_trouble("cuda" if gpus else "cpu"),
         products=device.trained_in(),
     )
-
-
-def driver_version(proc: Path = Path("/proc")) -> str | None:
-    """Return the version of the NVIDIA driver's kernel module, such as 580.65.06."""
-    file = proc / "driver/nvidia/version"
-    text = file.read_text() if file.is_file() else ""
-    match = re.search(r"^NVRM version:.*?\s(\d+\.[\d.]+)\s", text, re.MULTILINE)
-    return match.group(1) if match else None
-
-
-def cuda_libraries(package: Path | None = None) -> Iterator[CudaVersion]:
-    """List the versions of CUDA for which bitsandbytes' package has a library, unsorted."""
-    if package is None:
-        spec = importlib.util.find_spec("bitsandbytes")
-        if spec is None or spec.origin is None:
-            return
-        package = Path(spec.origin).parent
-    for file in package.glob("libbitsandbytes_cuda*.so"):
-        if match := re.fullmatch(r"libbitsandbytes_cuda(\d\d)(\d+)", file.stem):
-            yield int(match.group(1)), int(match.group(2))
 
 
 def package_requirements(*, with_lake: bool) -> list[Requirement]:
@@ -224,13 +196,6 @@ def free_bytes(home: Path) -> int:
     """Return the free bytes of a home's disk, also before the home exists."""
     existing = next(path for path in (home, *home.parents) if path.exists())
     return shutil.disk_usage(existing).free
-
-
-def _cuda_version(text: str | None) -> CudaVersion | None:
-    if text is None:
-        return None
-    major, minor = text.split(".")[:2]
-    return int(major), int(minor)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from components.decide.ssh_signatures import SK_ED25519
 from components.models import model_signature
 from components.store.shared_spool import SharedSegment
 from flows.doctor import checks, probes, server_checks
-from flows.doctor.checks import GIB, BaseFolder, PathPermissions, PoolStatus
+from flows.doctor.checks import GIB, BaseFolder, Compute, PathPermissions, PoolStatus
 from flows.doctor.finding import CheckResult
 from flows.settings import Settings
 from tests.support.ssh import SecurityKey
@@ -254,3 +254,20 @@ def test_who_may_approve_can_prove_it(
 ) -> None:
     result = list(checks.check_approvers("support.yaml", Approving.model_validate(rules), troubles))
     assert [one.state for one in result if level(one) == expected and message in one.state]
+
+
+@pytest.mark.parametrize(
+    ("compute", "expected", "message"),
+    [
+        pytest.param(Compute("2.13", (), (), None, "fp32"), "fine", "processor in fp32", id="cpu"),
+        pytest.param(Compute("2.13", ("H100",), ("H100",), None, ""), "fine", "uses", id="gpu"),
+        pytest.param(Compute("2.13", ("H100",), (), None, ""), "wrong", "sees none", id="unused"),
+        pytest.param(Compute("2.13", (), (), "no lib", ""), "wrong", "no lib", id="four-bit"),
+    ],
+)
+def test_a_gpu_or_4_bit_weights_that_do_not_work_are_named(
+    compute: Compute, expected: str, message: str
+) -> None:
+    results = [*checks.check_compute(compute)]
+    assert expected in {result.level for result in results}
+    assert message in " ".join(result.state for result in results)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows import access
-from flows.doctor import checks, lock_probe, probes
+from flows.doctor import checks, probes
 from flows.settings import HOST, Settings
 from flows.stack import control
 from flows.stack.children import ServiceLog
@@ -94,8 +94,7 @@ def test_up_says_why_the_stack_did_not_start_though_nothing_can_be_written(
     assert f"0.0 MiB are free under {small}" in str(raised.value)
 
 
-def test_doctor_names_a_disk_that_is_full_and_can_still_try_its_locks(small: Path) -> None:
+def test_doctor_names_a_disk_that_is_full(small: Path) -> None:
     fill(small)
     finding = checks.check_disk(str(small), probes.free_bytes(small))
     assert (finding.level, finding.state) == ("wrong", f"0.0 GiB free under {small}")
-    assert lock_probe.probe_locks(small) == []
