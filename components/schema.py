@@ -13,6 +13,8 @@ from pydantic_core import from_json
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 """Any JSON value, as ``json.loads`` returns it."""
 
+LEAST_DAYS = 7  # that outputs stay before a prune: for as long a training may go on
+
 WORKLOAD_ID = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 """The names that a workload can have."""
 

@@ -13,12 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from components.schema import Json
-from components.store import manifest
+from components.store import manifest, parquet_files
 from components.store.manifest import ScorecardManifest
 
 AGGREGATES = "scorecard.json"
@@ -294,18 +292,29 @@ def write(
     scores = {metric: asdict(score) for metric, score in aggregate(rows, metrics).items()}
     meanings = {name: asdict(metric) for name, metric in metrics.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(_table(rows), folder / SAMPLES)
+    _write_samples(rows, folder / SAMPLES)
     record = {"metrics": meanings, "scores": scores}
     text = json.dumps(record, indent=2, allow_nan=False) + "\n"
     manifest.write_atomically(folder / AGGREGATES, text)
     manifest.write(folder, kind="scorecard", now=now, body=body)
 
 
-def _table(samples: list[Sample]) -> "pa.Table":  # pyright: ignore[reportUnknownParameterType]
-    maps = ["scores", "slices", *([RESCORED] if any(s.rescored for s in samples) else [])]
+def _write_samples(samples: list[Sample], path: Path) -> None:
+    import pyarrow as pa  # noqa: PLC0415 - settings name scorecards, and load no pyarrow
+    import pyarrow.parquet as pq  # noqa: PLC0415 - as above
+
+    texts = ("doc_id", "example_id", "cluster_id", "doc_hash", "prompt_hash", "request", "prompt")
+    types = {
+        **dict.fromkeys((*texts, "output", "reference"), pa.string()),
+        "doc_id": pa.int64(),
+        "scores": pa.map_(pa.string(), pa.float64()),
+        "slices": pa.map_(pa.string(), pa.string()),
+    }
+    if any(sample.rescored for sample in samples):
+        types[RESCORED] = types["scores"]
+    maps = [name for name in ("scores", "slices", RESCORED) if name in types]
     rows = [{**asdict(s), **{name: [*getattr(s, name).items()] for name in maps}} for s in samples]
-    schema = _SCHEMA.append(pa.field(RESCORED, _SCORES)) if RESCORED in maps else _SCHEMA
-    return pa.Table.from_pylist(rows, schema=schema)
+    pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema([*types.items()])), path)
 
 
 class DamagedScorecardError(ValueError):
@@ -336,7 +345,7 @@ def read(folder: Path) -> Scorecard:
         metrics={name: Metric(**metric) for name, metric in aggregates["metrics"].items()},
         conditions={**record.conditions},
         scores={metric: Score(**score) for metric, score in aggregates["scores"].items()},
-        samples=tuple(_sample(row) for row in pq.read_table(folder / SAMPLES).to_pylist()),
+        samples=tuple(map(_sample, parquet_files.rows(folder / SAMPLES))),
         window=Window(**record.window) if record.window else None,
         constrained=_CONSTRAINED.validate_python(record.constrained),
     )
@@ -349,25 +358,6 @@ def _sample(row: dict[str, object]) -> Sample:
     names = [name for name in ("scores", "slices", RESCORED) if name in row]
     maps = {name: dict(row.pop(name)) for name in names}  # pyright: ignore[reportArgumentType, reportCallIssue] - our own schema
     return Sample(**row, **maps)  # pyright: ignore[reportArgumentType] - as above
-
-
-_SCORES = pa.map_(pa.string(), pa.float64())
-
-_SCHEMA = pa.schema(
-    [
-        ("doc_id", pa.int64()),
-        ("example_id", pa.string()),
-        ("cluster_id", pa.string()),
-        ("doc_hash", pa.string()),
-        ("prompt_hash", pa.string()),
-        ("request", pa.string()),
-        ("prompt", pa.string()),
-        ("output", pa.string()),
-        ("reference", pa.string()),
-        ("scores", _SCORES),
-        ("slices", pa.map_(pa.string(), pa.string())),
-    ]
-)
 
 
 def share_interval(card: Scorecard, metric: str) -> tuple[float, float] | None:

@@ -10,7 +10,8 @@ from components.collect.load_file import Loaded
 from components.store import warehouse
 from flows import settings, sources, workload_file
 from flows.flow_runs import run_name
-from flows.sources import Traffic, UnreadFilesError
+from flows.source_entries import Traffic
+from flows.sources import UnreadFilesError
 from flows.stack import prometheus
 from flows.workload_file import Workload
 

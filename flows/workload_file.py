@@ -13,10 +13,8 @@ from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, 
 
 from components.collect.source import Input
 from components.costs import Prices
-from components.curate.redaction import redactor
 from components.curate.settings import Rules
 from components.decide.approvers import Approving
-from components.erase import unused_outputs
 from components.evaluate import guards, score_conditions
 from components.evaluate.engines.protocol import vllm_objections
 from components.evaluate.judge import settings as judging
@@ -26,19 +24,18 @@ from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Policy
 from components.models import shared_bases
 from components.monitor.settings import Trigger
-from components.schema import WORKLOAD_ID, Config, kind_of, parse_yaml
+from components.schema import LEAST_DAYS, WORKLOAD_ID, Config, kind_of, parse_yaml
 from components.serve.canary.settings import RolloutSettings
 from components.store import manifest
-from components.train.plan.bases import Worker
-from components.train.recipe import Recipe
+from components.train.recipe import Recipe, Worker
 from components.train.search import candidates
 from components.train.search.candidates import SearchCandidate
 from components.train.search.settings import SearchSettings
 from components.validation_messages import every_mistake
-from flows import home_workloads, settings, sources
+from flows import home_workloads, settings, source_entries
 from flows.home_workloads import WorkloadFileError
 from flows.settings import Settings
-from flows.sources import Sources, Traffic, in_the_file
+from flows.source_entries import Sources, Traffic, in_the_file
 
 CRON_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))  # of each field of a cron line
 
@@ -76,7 +73,7 @@ class Workload(Config):
     retention_days: int | None = Field(default=None, ge=1)
     """Older rows that no snapshot names leave the warehouse for Parquet; all stay if unset."""
 
-    prune_days: int | None = Field(default=None, ge=unused_outputs.LEAST_DAYS)
+    prune_days: int | None = Field(default=None, ge=LEAST_DAYS)
     """Older outputs that nothing needs are deleted, as ``flywheel prune`` does; all stay if unset.
     It looks four times a day, but for when a turn is under way."""
 
@@ -178,8 +175,11 @@ class Workload(Config):
     @classmethod
     def _fits_rules(cls, evaluate: EvaluationSettings, info: ValidationInfo) -> EvaluationSettings:
         rules = info.data.get("curate")
-        keeps_none = isinstance(rules, Rules) and not redactor.keeps_values(rules.redaction)
-        if keeps_none and "secrets" in evaluate.built_in:
+        if "secrets" not in evaluate.built_in or not isinstance(rules, Rules):
+            return evaluate
+        from components.curate.redaction import redactor  # noqa: PLC0415 - loads all patterns
+
+        if not redactor.keeps_values(rules.redaction):
             raise ValueError(
                 "built_in: secrets asks for values that redaction lets stay, and it lets none: "
                 "leave it out; canaries show what a row gives away"
@@ -214,7 +214,7 @@ class Workload(Config):
                 "compares candidates on rows that none of them learns: set validation_share under "
                 "curate, such as 0.1"
             )
-        search = candidates.resolve_paths(search, sources.workload_folder(info))
+        search = candidates.resolve_paths(search, source_entries.workload_folder(info))
         for candidate in candidates.expand_candidates(base, recipe, search):
             _model(candidate.base, info)
         return search
@@ -272,18 +272,17 @@ class Workload(Config):
 
     def log_files(self) -> list[Input]:
         """Every log file that exists now, sorted."""
-        return sources.files_of_entries(self.sources.logs, "interactions")
+        return source_entries.files_of_entries(self.sources.logs, "interactions")
 
     def feedback_files(self) -> list[Input]:
         """Every feedback file that exists now, sorted."""
-        return sources.files_of_entries(self.sources.feedback, "feedback")
+        return source_entries.files_of_entries(self.sources.feedback, "feedback")
 
     def traffic(self) -> Traffic:
         """All that the sources stand for now, and which of them can't be listed."""
-        logs, feedback = self.sources.logs, self.sources.feedback
-        return sources.list_traffic(logs, "interactions") + sources.list_traffic(
-            feedback, "feedback"
-        )
+        listed = source_entries.list_traffic
+        logs = listed(self.sources.logs, "interactions")
+        return logs + listed(self.sources.feedback, "feedback")
 
 
 def _cron(text: str) -> str:
@@ -318,7 +317,7 @@ def _is_plain_field(field: str, bounds: tuple[int, int]) -> bool:
 
 
 def _resolve(path: str | Path, info: ValidationInfo) -> Path:
-    return (sources.workload_folder(info) / path).resolve()
+    return (source_entries.workload_folder(info) / path).resolve()
 
 
 def _model(path: Path, info: ValidationInfo) -> Path:

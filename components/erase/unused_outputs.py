@@ -43,8 +43,6 @@ KEY = re.compile(r"[0-9a-f]{16}")
 
 PASSED = "pass"
 
-LEAST_DAYS = 7  # that outputs stay at least: for as long a training may go on
-
 CLOCKS = timedelta(days=1)  # by which those of two machines differ at most
 
 

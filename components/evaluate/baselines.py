@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, cast
 
-import pyarrow.parquet as pq
-
 from components.chat import dialects, prompt
 from components.chat.dialects import Dialect
 from components.evaluate import (
@@ -22,7 +20,7 @@ from components.evaluate.holdout_task import HOLDOUT_FILE, Document, EvaluatedSi
 from components.evaluate.metrics import AnswerSpace, Kind
 from components.schema import Answer, Call, Json
 from components.scorecard import CONSTANT, CORRECTED_ONLY, NEAREST, SCORED_ON, TFIDF, Sample
-from components.store import manifest
+from components.store import manifest, parquet_files
 from components.store.manifest import SnapshotManifest
 
 LOGGED_COLUMN = "logged_answer"
@@ -64,10 +62,10 @@ def read_logged(snapshot: Path, kind: Kind) -> LoggedAnswers | None:
     ``None`` if no request has another reference, or an older snapshot has no such column.
     """
     file = snapshot / HOLDOUT_FILE
-    if LOGGED_COLUMN not in pq.read_schema(file).names:
+    if LOGGED_COLUMN not in parquet_files.columns(file):
         return None
     columns = ["example_id", "answer", "acceptable", LOGGED_COLUMN]
-    rows = [row for row in pq.read_table(file, columns=columns).to_pylist() if row[LOGGED_COLUMN]]
+    rows = [row for row in parquet_files.rows(file, columns) if row[LOGGED_COLUMN]]
     answers = {str(row["example_id"]): Answer.from_json(str(row[LOGGED_COLUMN])) for row in rows}
     references = {str(row["example_id"]): Answer.from_json(str(row["answer"])) for row in rows}
     valued = [str(row["example_id"]) for row in rows if row["acceptable"] is not None]
@@ -171,7 +169,7 @@ def baseline_conditions(name: str, snapshot: Path) -> dict[str, Json]:
 
 def baseline_names(snapshot: Path, kind: Kind) -> tuple[str, ...]:
     """List the baselines of a snapshot; empty if it has no training rows."""
-    count = pq.read_metadata(snapshot / holdout_task.TRAIN_FILE).num_rows
+    count = parquet_files.count(snapshot / holdout_task.TRAIN_FILE)
     return BASELINE_NAMES[kind] if count else ()
 
 
@@ -275,7 +273,7 @@ def _read_rows(path: Path) -> list[tuple[str, BaselineRequest, Answer]]:
             _baseline_request(json.loads(str(row["messages"]))),
             Answer.from_json(str(row["answer"])),
         )
-        for row in pq.read_table(path, columns=columns).to_pylist()
+        for row in parquet_files.rows(path, columns)
     ]
 
 

@@ -10,13 +10,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias, cast, get_args
 
-import pyarrow.parquet as pq
 import yaml
 
 from components.evaluate.settings import BuiltIn, GuardTask
 from components.schema import Json
 from components.scorecard import HOLDOUT, VALIDATION
-from components.store import json_lines, manifest
+from components.store import json_lines, manifest, parquet_files
 
 TaskBody: TypeAlias = dict[str, object]
 
@@ -247,7 +246,7 @@ def count_documents(guard: GuardTask, enough: int) -> int:
     enough = min(enough, guard.limit or enough)
     try:
         if guard.data.suffix == ".parquet":
-            return min(enough, pq.read_metadata(guard.data).num_rows)
+            return min(enough, parquet_files.count(guard.data))
         different: set[bytes] = set()
         for line in json_lines.read_lines(guard.data):
             if text := line.strip():

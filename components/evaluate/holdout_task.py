@@ -9,9 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-import numpy as np
-import pyarrow.parquet as pq
-
 from components.chat import chat_templates, dialects, prompt
 from components.chat.chat_templates import Rendered
 from components.chat.dialects import Dialect
@@ -25,7 +22,7 @@ from components.scorecard import (
     MeasuredSide,
     Window,
 )
-from components.store import manifest
+from components.store import manifest, parquet_files
 from components.store.manifest import SnapshotManifest
 
 if TYPE_CHECKING:
@@ -74,7 +71,7 @@ def _read_shots(snapshot: Path) -> list[Shot]:
             Answer.from_json(row["answer"]),
             row["label"],
         )
-        for row in pq.read_table(snapshot / TRAIN_FILE, columns=columns).to_pylist()
+        for row in parquet_files.rows(snapshot / TRAIN_FILE, columns)
     ]
 
 
@@ -103,7 +100,7 @@ def choose_shots(requests: Sequence[str], shots: Sequence[Shot], count: int) -> 
     for first in range(0, len(requests), ROWS_AT_ONCE):
         vectors = vectorizer.transform(requests[first : first + ROWS_AT_ONCE])
         for similarities in (vectors @ known.T).toarray():
-            nearest = np.argsort(-similarities, kind="stable").tolist()
+            nearest = (-similarities).argsort(kind="stable").tolist()
             chosen.append([shots[at] for at in reversed(pick_shots(nearest, labels, count))])
     return chosen
 
@@ -201,7 +198,7 @@ def _answers(file: Path) -> list[Answer]:
 
 
 def _column(file: Path, name: str) -> list[str]:
-    return pq.read_table(file, columns=[name])[name].to_pylist()
+    return [row[name] for row in parquet_files.rows(file, [name])]
 
 
 def has_thoughts(snapshot: Path, side: MeasuredSide = HOLDOUT) -> bool:
@@ -215,7 +212,7 @@ def unusual_answers(snapshot: Path, kind: Kind, side: MeasuredSide = HOLDOUT) ->
 
     It belongs to the conditions: older scores of such answers are not comparable.
     """
-    rows = pq.read_table(snapshot / f"{side}.parquet", columns=["answer", "tools"]).to_pylist()
+    rows = parquet_files.rows(snapshot / f"{side}.parquet", ["answer", "tools"])
     answers = [(Answer.from_json(row["answer"]), bool(json.loads(row["tools"]))) for row in rows]
     return sorted({name for each in answers for name in _unusual(*each, kind)})
 
@@ -264,7 +261,7 @@ def read_side(
     file = snapshot / f"{side}.parquet"
     columns = with_clusters(file, columns)
     columns += [RESPONSE_SCHEMA] if has_column(file, RESPONSE_SCHEMA) else []
-    rows = pq.read_table(file, columns=columns).to_pylist()
+    rows = parquet_files.rows(file, columns)
     if not rows:
         raise ValueError(
             f"evaluating on {snapshot}: its {side} side is empty, so nothing is measured; a larger "
@@ -351,20 +348,20 @@ def keeps_language(snapshot: Path) -> bool:
 
 def has_column(file: Path, name: str) -> bool:
     """Return whether a snapshot's file has a column."""
-    return name in pq.read_schema(file).names
+    return name in parquet_files.columns(file)
 
 
 def with_clusters(file: Path, columns: Sequence[str]) -> list[str]:
     """Add the column ``cluster`` if the file has it; older snapshots only have groups."""
-    return [*columns, *(["cluster"] if "cluster" in pq.read_schema(file).names else [])]
+    return [*columns, *(["cluster"] if "cluster" in parquet_files.columns(file) else [])]
 
 
 def clusters_digest(snapshot: Path, side: MeasuredSide = HOLDOUT) -> str | None:
     """Digest the clusters of a side's requests; ``None`` for snapshots without clusters."""
     file = snapshot / f"{side}.parquet"
-    if "cluster" not in pq.read_schema(file).names:
+    if "cluster" not in parquet_files.columns(file):
         return None
-    rows = pq.read_table(file, columns=["example_id", "cluster"]).to_pylist()
+    rows = parquet_files.rows(file, ["example_id", "cluster"])
     return manifest.digest(sorted([row["example_id"], row["cluster"]] for row in rows))
 
 
@@ -372,9 +369,9 @@ def times_asked(snapshot: Path) -> dict[str, int]:
     """Return how often each held-out request was asked; empty if each was once, or unknown."""
     file = snapshot / HOLDOUT_FILE
     columns = ["example_id", "interaction_ids"]
-    if not {*columns} <= {*pq.read_schema(file).names}:
+    if not {*columns} <= {*parquet_files.columns(file)}:
         return {}
-    rows = pq.read_table(file, columns=columns).to_pylist()
+    rows = parquet_files.rows(file, columns)
     asked = {str(row["example_id"]): len(row["interaction_ids"]) for row in rows}
     return asked if any(times > 1 for times in asked.values()) else {}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from safetensors import safe_open
 
-from components.models import cpu_products, cpu_quantization, device
+from components.models import cpu_products, device
 from components.models.cpu_products import CpuType
 from components.models.device import Attention, Products
 from components.store import manifest
@@ -87,6 +87,8 @@ def load(
     cuda, compute = torch.cuda.is_available(), compute_dtype(precision, for_training=for_training)
     best = device.best_computing()
     if is_quantized(precision) and (on_host or not cuda):
+        from components.models import cpu_quantization  # noqa: PLC0415 - loads NumPy
+
         cpu_quantization.install()
     model = AutoModelForCausalLM.from_pretrained(
         path,

@@ -5,7 +5,7 @@ lake is the address of one that several machines share, with lake_connection, la
 lake_locks; moved_tables copies one to the other, moved_outputs fills an object store. working_copy
 copies one workload into memory, arrow passes Arrow tables to it, archived_files finds the rows that
 retention took out. home_files lists a home, unpacked_file reads plain and packed files, json_lines
-those that settings name.
+those that settings name, parquet_files those of snapshots.
 manifest finishes output folders, object_store shares them between machines,
 ledger records outputs, erasures and uses of holdouts, spool keeps received requests, counters count
 across processes, record_identity compares records, addresses are shown without their secrets.

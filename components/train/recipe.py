@@ -423,3 +423,14 @@ def adapter_key(
             "warm_start": warm_start,
         }
     )
+
+
+class Worker(Config):
+    """The machine that trains, if it isn't the one that plans; it doesn't affect the adapter."""
+
+    gpu_memory_gb: float | None = Field(default=None, gt=0)
+    """Memory of the worker's GPU in GB (10^9 bytes), for which ``flywheel train --plan`` plans; by
+    default this machine's GPU, or its main memory if it has none."""
+
+    price_per_hour: float | None = Field(default=None, gt=0)
+    """The worker's price in your currency, from which the plan computes the training's cost."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from components.collect.load_file import Loaded
     from components.collect.source import Defaults
     from components.store.warehouse import Location
-    from flows.sources import Traffic
+    from flows.source_entries import Traffic
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 token_app = typer.Typer(
@@ -164,8 +164,8 @@ def _collecting_received() -> Generator[None]:
 def _named_traffic(places: list[str] | None, source: str | None, defaults: "Defaults") -> "Traffic":
     """List what places stand for, or all scheduled workloads."""
     from components.collect import files
-    from flows import sources, workload_file
-    from flows.sources import SourceEntry, Traffic
+    from flows import source_entries, workload_file
+    from flows.source_entries import SourceEntry, Traffic
 
     if source is not None:
         files.source_named(source)
@@ -174,8 +174,8 @@ def _named_traffic(places: list[str] | None, source: str | None, defaults: "Defa
         if place.endswith((".yaml", ".yml")):
             traffic += workload_file.read_workload(Path(place)).traffic()
             continue
-        entry = SourceEntry(path=sources.absolute(place), source=source, **asdict(defaults))
-        more = sources.list_traffic([entry], "interactions")
+        entry = SourceEntry(path=source_entries.absolute(place), source=source, **asdict(defaults))
+        more = source_entries.list_traffic([entry], "interactions")
         if not (more.inputs or more.unlisted):
             raise FileNotFoundError(f"collecting {place}: no file matches it")
         traffic += more
@@ -211,7 +211,7 @@ def _load_files(traffic: "Traffic", *, with_spool: bool) -> None:
 
 
 def _rehearse(traffic: "Traffic") -> None:
-    from flows import sources
+    from flows import source_entries, sources
 
     now = datetime.now(UTC)
     with _existing_warehouse() as (path, scratch):
@@ -231,7 +231,7 @@ def _rehearse(traffic: "Traffic") -> None:
             shown.add(form)
             show_reasons([loaded])
     if folders := traffic.folders_not_read:
-        print_line(sources.unread_sentence(folders))
+        print_line(source_entries.unread_sentence(folders))
 
 
 def show_reasons(loaded: "Sequence[Loaded]") -> None:

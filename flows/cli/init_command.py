@@ -133,14 +133,14 @@ def _write(
 
 def _inputs(logs: Sequence[str], source: str | None) -> "dict[str, list[Input]]":
     """List the files of each place; one that is under two belongs to the first."""
-    from components.collect import files
+    from components.collect import places
     from components.collect.source import Input
-    from flows.sources import MLFLOW
+    from flows.source_entries import MLFLOW
 
     inputs: dict[str, list[Input]] = {}
     known: set[str] = set()
     for place in logs:
-        names = [place] if place.startswith(MLFLOW) else files.matching_files(place)
+        names = [place] if place.startswith(MLFLOW) else places.matching_files(place)
         if not names:
             raise FileNotFoundError(f"looking at {place}: no file matches it")
         inputs[place] = [Input(name, source) for name in names if name not in known]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from components.erase.unused_outputs import LEAST_DAYS
+from components.schema import LEAST_DAYS
 from flows.cli.console import errors, exit_on, home_with_warehouse, print_line
 from flows.cli.erase_commands import require_servers
 

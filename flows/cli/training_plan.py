@@ -10,8 +10,8 @@ from rich.table import Table
 from components.models.cpu_products import VARIABLE
 from components.schema import Progress
 from components.train.plan import bases, estimate
-from components.train.plan.bases import Worker
 from components.train.plan.estimate import PLAN_JSON, ParameterCounts, TrainingPlan
+from components.train.recipe import Worker
 from flows.cli.console import console, print_line
 from flows.jobs import runner
 from flows.jobs.job_specs import CalibrateSpec, PlanSpec

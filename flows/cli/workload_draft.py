@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from components.collect import files
+from components.collect import places
 from components.collect.source import Defaults
 from components.collect.survey import FeedbackJoin, LoggedWorkload, SurveyedFile
 from components.curate.settings import Rules
@@ -20,7 +20,7 @@ from components.models import device, machine
 from components.train.plan import bases
 from components.train.plan.bases import TrainableBase
 from flows.cli.log_profile import LogProfile, TextLengths
-from flows.sources import MLFLOW
+from flows.source_entries import MLFLOW
 
 TEMPLATE = Path(__file__).with_name("workload_file.yaml.j2")
 WIDTH = 98
@@ -190,7 +190,7 @@ def _shown_languages(profile: LogProfile) -> list[tuple[str, int]]:
 
 def relative(path: str, target: Path) -> str:
     """Return a path relative to the workload file's folder, or absolute where it lies elsewhere."""
-    if files.REMOTE in path or path.startswith(MLFLOW):
+    if places.REMOTE in path or path.startswith(MLFLOW):
         return path
     folder, absolute = target.absolute().parent, Path(path).absolute()
     if Path(path).is_absolute() and not absolute.is_relative_to(folder):
@@ -294,8 +294,8 @@ def _covering(paths: Sequence[str]) -> list[str]:
         for path in (
             [pattern]
             if len(members) > 1
-            and files.REMOTE not in pattern
-            and set(files.matching_files(pattern)) == set(members)
+            and places.REMOTE not in pattern
+            and set(places.matching_files(pattern)) == set(members)
             else members
         )
     ]

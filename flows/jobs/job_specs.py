@@ -7,8 +7,7 @@ from components.evaluate.settings import EvaluationSettings
 from components.schema import Config
 from components.scorecard import MeasuredSide
 from components.train.checkpoints import StopCondition
-from components.train.plan.bases import Worker
-from components.train.recipe import Recipe
+from components.train.recipe import Recipe, Worker
 
 
 class JobSpec(Config):

@@ -16,7 +16,7 @@ import yaml
 from mlflow import tracing
 from mlflow.entities import AssessmentSource, SpanType
 
-from components.collect import files
+from components.collect import places
 from components.collect.source import NO_DEFAULTS, Defaults, Input
 from components.schema import Json
 from components.store import spool, warehouse
@@ -136,7 +136,7 @@ def test_a_bucket_that_is_away_keeps_no_received_traffic_in_the_spool(
     writer.commit([spool.line("interactions", "app", json.dumps(logs.interaction()).encode())])
     writer.seal()
     config = workload(tmp_path, sources={"logs": ["nosuch://bucket/*.jsonl"]})
-    with pytest.raises(files.UnreachableError, match="nosuch://bucket"):
+    with pytest.raises(places.UnreachableError, match="nosuch://bucket"):
         collect(config)
     assert rows(home, "select count(*) as count from raw.interactions") == [{"count": 1}]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from components.collect import files, load_file, segments
+from components.collect import load_file, places, segments
 from components.collect.load_file import Loaded
 from components.collect.source import Input
 from components.schema import Json
@@ -96,7 +96,7 @@ def write(path: Path, lines: Iterable[dict[str, Json]]) -> Path:
 
 def load_input(con: Connection, item: Input, *, now: datetime) -> Loaded:
     """Load a file, local or remote, as ``flywheel collect`` does."""
-    with files.local_copy(item.place, Path(tempfile.gettempdir())) as path:
+    with places.local_copy(item.place, Path(tempfile.gettempdir())) as path:
         return load_file.load(con, item, path, now=now)
 
 

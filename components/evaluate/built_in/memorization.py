@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import pyarrow.parquet as pq
-
 from components import canaries
 from components.canaries import Canary
 from components.chat import chat_templates, dialects
 from components.evaluate import holdout_task, lm_eval_tasks
 from components.schema import Answer
 from components.scorecard import Metric, Sample
-from components.store import manifest
+from components.store import manifest, parquet_files
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
@@ -110,10 +108,10 @@ def _canary_sample(row: Mapping[str, Any]) -> Sample:
 def secret_rows(snapshot: Path) -> list[dict[str, Any]]:
     """Read the rows to ask; empty for older snapshots, which have no column ``secrets``."""
     path = snapshot / holdout_task.TRAIN_FILE
-    if "secrets" not in pq.read_schema(path).names:
+    if "secrets" not in parquet_files.columns(path):
         return []
     columns = holdout_task.with_clusters(path, SECRET_COLUMNS)
-    rows = [row for row in pq.read_table(path, columns=columns).to_pylist() if row["secrets"]]
+    rows = [row for row in parquet_files.rows(path, columns) if row["secrets"]]
     by_id = {str(row["example_id"]): row for row in rows}
     drawn = sorted(by_id, key=lambda name: hashlib.sha256(name.encode()).digest())[:MOST_SECRETS]
     return [by_id[name] for name in sorted(drawn)]

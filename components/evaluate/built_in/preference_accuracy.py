@@ -5,14 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-import pyarrow.parquet as pq
-
 from components.chat import chat_templates, dialects, prompt
 from components.chat.answer_start import end_of_answers
 from components.evaluate import holdout_task, lm_eval_tasks
 from components.schema import Json, Message
 from components.scorecard import Metric, Sample
-from components.store import manifest
+from components.store import manifest, parquet_files
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
@@ -44,9 +42,7 @@ def preference_rows(snapshot: Path) -> list[dict[str, Any]]:
     path = snapshot / PREFERENCE_FILE
     if not path.exists():
         return []
-    return pq.read_table(
-        path, columns=holdout_task.with_clusters(path, PREFERENCE_COLUMNS)
-    ).to_pylist()
+    return parquet_files.rows(path, holdout_task.with_clusters(path, PREFERENCE_COLUMNS))
 
 
 def preference_problem(snapshot: Path) -> str | None:

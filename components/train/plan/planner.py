@@ -17,9 +17,8 @@ from components.models.machine import available_memory
 from components.schema import Progress
 from components.train import fit, packing, training_examples
 from components.train.plan import bases, estimate, trace
-from components.train.plan.bases import Worker
 from components.train.plan.estimate import BatchOption, Device, ParameterCounts, TrainingPlan
-from components.train.recipe import Recipe
+from components.train.recipe import Recipe, Worker
 from components.train.training_examples import NoExamplesError, TrainingExample
 
 if TYPE_CHECKING:

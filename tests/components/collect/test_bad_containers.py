@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.collect import files, record_batches
+from components.collect import files, places, record_batches
 from components.collect.lines import LONGEST, Unreadable
 from components.collect.source import Input, RejectedRecord, SourceRow
 from components.schema import Json
@@ -220,12 +220,12 @@ def test_few_huge_refused_rows_are_batches_of_their_own():
 
 def test_a_file_is_found_by_its_name_with_brackets(tmp_path: Path):
     path = logs.write(tmp_path / "log [1].jsonl", LINES)
-    assert files.matching_files(str(path)) == [str(path)]
+    assert places.matching_files(str(path)) == [str(path)]
 
 
 def test_a_file_whose_name_is_not_utf_8_is_loaded_and_then_known(con: Connection, tmp_path: Path):
     logs.write(tmp_path / os.fsdecode(b"caf\xe9.jsonl"), LINES)
-    (place,) = files.matching_files(str(tmp_path / "*.jsonl"))
+    (place,) = places.matching_files(str(tmp_path / "*.jsonl"))
     assert logs.load_input(con, Input(place), now=logs.NOW).new == 5
     assert logs.load_input(con, Input(place), now=logs.NOW).skipped
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from components.collect import files, load_file
+from components.collect import files, load_file, places
 from components.collect.lines import Unreadable
 from components.collect.source import Input
 from components.schema import Json
@@ -129,10 +129,10 @@ def test_remote_files_are_found_by_glob_and_folder_and_loaded(con: Connection):
         file.write(JSONL)
     with system.open("/bucket/b.jsonl.gz", "wb") as file:
         file.write(gzip.compress(JSONL))
-    places = files.matching_files("memory://bucket/*")
-    assert places == files.matching_files("memory://bucket")
-    assert [name.rpartition("/")[2] for name in places] == ["a.jsonl", "b.jsonl.gz"]
-    first, second = (logs.load_input(con, Input(place), now=logs.NOW) for place in places)
+    listed = places.matching_files("memory://bucket/*")
+    assert listed == places.matching_files("memory://bucket")
+    assert [name.rpartition("/")[2] for name in listed] == ["a.jsonl", "b.jsonl.gz"]
+    first, second = (logs.load_input(con, Input(place), now=logs.NOW) for place in listed)
     assert (first.new, second.new, second.known) == (5, 0, 5)
 
 
@@ -148,7 +148,7 @@ def test_links_to_folders_are_followed_but_to_none_twice(tmp_path: Path, pattern
         (path / "nothing").symlink_to("nothing")
     (folder / "linked").symlink_to(elsewhere)
     expected = [str(folder / name / "a.jsonl") for name in ("2025", "linked")]
-    assert files.matching_files(f"{folder}{pattern}") == expected
+    assert places.matching_files(f"{folder}{pattern}") == expected
 
 
 @pytest.mark.parametrize("pattern", ["", "/**", "/**/*.jsonl"])
@@ -158,7 +158,7 @@ def test_hidden_files_and_those_of_hidden_folders_are_left_out(tmp_path: Path, p
         (folder / place).mkdir(parents=True, exist_ok=True)
         logs.write(folder / place / "a.jsonl", LINES)
         logs.write(folder / place / ".b.jsonl", LINES)
-    assert files.matching_files(f"{folder}{pattern}") == [str(folder / "2025" / "a.jsonl")]
+    assert places.matching_files(f"{folder}{pattern}") == [str(folder / "2025" / "a.jsonl")]
 
 
 def test_a_remote_glob_matches_files_and_the_folders_are_named_apart():
@@ -166,13 +166,13 @@ def test_a_remote_glob_matches_files_and_the_folders_are_named_apart():
     for name in ("/shelf/a.jsonl", "/shelf/2025/b.jsonl"):
         with system.open(name, "wb") as file:
             file.write(JSONL)
-    assert files.matching_files("memory://shelf/*") == ["memory:///shelf/a.jsonl"]
-    assert files.matching_folders("memory://shelf/*") == ["memory:///shelf/2025"]
-    assert files.matching_files("memory://shelf/**") == [
+    assert places.matching_files("memory://shelf/*") == ["memory:///shelf/a.jsonl"]
+    assert places.matching_folders("memory://shelf/*") == ["memory:///shelf/2025"]
+    assert places.matching_files("memory://shelf/**") == [
         "memory:///shelf/2025/b.jsonl",
         "memory:///shelf/a.jsonl",
     ]
-    assert files.matching_folders("memory://shelf") == []
+    assert places.matching_folders("memory://shelf") == []
 
 
 def test_a_file_that_no_source_claims_is_read_as_the_kind_of_its_list(
@@ -246,15 +246,15 @@ def test_no_secret_of_an_address_is_stored_or_said(
 ) -> None:
     """Who has an account sees messages in Prefect and MLflow, and a lineage names the files."""
     query = "day=1&X-Amz-Signature=s3cr3t&sig=s3cr3t&access_token=s3cr3t"
-    (place,) = files.matching_files(f"http://ada:s3cr3t@{log_server}/log.jsonl?{query}")
+    (place,) = places.matching_files(f"http://ada:s3cr3t@{log_server}/log.jsonl?{query}")
     loaded = logs.load_input(con, Input(place), now=logs.NOW)
     assert loaded.new == 5
     shown = f"http://{log_server}/log.jsonl?day=1&X-Amz-Signature=***&sig=***&access_token=***"
     assert con.execute("select path from raw.files").fetchall() == [(shown,)]
     assert "s3cr3t" not in str(loaded)
     with (
-        pytest.raises(files.UnreachableError) as refused,
-        files.local_copy(place.replace("log.jsonl", "gone.jsonl"), tmp_path),
+        pytest.raises(places.UnreachableError) as refused,
+        places.local_copy(place.replace("log.jsonl", "gone.jsonl"), tmp_path),
     ):
         pass
     assert "gone.jsonl?day=1" in str(refused.value)

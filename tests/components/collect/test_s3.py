@@ -9,7 +9,7 @@ from fsspec.core import url_to_fs
 from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
-from components.collect import files
+from components.collect import places
 from components.collect.load_file import Loaded
 from components.collect.source import Input
 from components.store.warehouse import Connection
@@ -46,7 +46,7 @@ def put(url: str, *numbers: int) -> None:
 
 def collect(con: Connection, pattern: str) -> list[Loaded]:
     return [
-        logs.load_input(con, Input(place), now=logs.NOW) for place in files.matching_files(pattern)
+        logs.load_input(con, Input(place), now=logs.NOW) for place in places.matching_files(pattern)
     ]
 
 
@@ -76,9 +76,9 @@ def test_a_bucket_is_collected_by_folder_and_by_glob_and_only_what_is_new(
 def test_a_bucket_that_does_not_exist_is_no_empty_one():
     with buckets.serving():
         for glob in ("*.jsonl", "app/*.jsonl", "app/**"):
-            with pytest.raises(files.UnreadableError, match="bucket does not exist"):
-                files.matching_files(f"s3://renamed/{glob}")
-            assert files.matching_files(f"s3://{buckets.NAME}/{glob}") == []
+            with pytest.raises(places.UnreadableError, match="bucket does not exist"):
+                places.matching_files(f"s3://renamed/{glob}")
+            assert places.matching_files(f"s3://{buckets.NAME}/{glob}") == []
 
 
 def test_an_unreachable_bucket_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch):
@@ -90,5 +90,5 @@ def test_an_unreachable_bucket_is_named_in_the_error(monkeypatch: pytest.MonkeyP
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, "/nowhere")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with pytest.raises(files.UnreachableError, match=r"^reaching s3://nobody/\*\.json: ."):
-        files.matching_files("s3://nobody/*.json")
+    with pytest.raises(places.UnreachableError, match=r"^reaching s3://nobody/\*\.json: ."):
+        places.matching_files("s3://nobody/*.json")

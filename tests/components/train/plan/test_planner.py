@@ -6,9 +6,8 @@ import pytest
 
 from components.train import fit
 from components.train.plan import estimate, planner
-from components.train.plan.bases import Worker
 from components.train.plan.estimate import PLAN_JSON, TrainingPlan
-from components.train.recipe import Recipe
+from components.train.recipe import Recipe, Worker
 from tests.support import training_rows
 
 RECIPE = Recipe(per_device_train_batch_size=4)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.train.plan import bases
-from components.train.plan.bases import Worker
+from components.train.recipe import Worker
 from tests.support import tiny
 
 
