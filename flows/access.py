@@ -1,17 +1,15 @@
 """Access to a home: file permissions, and the logins of its Prefect and MLflow."""
 
-import grp
 import json
 import os
 import secrets
-import shutil
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from flows.settings import GROUP, Settings, SettingsError
+from flows.settings import Settings
 
 # The modes of a home; everything made in a shared one gets its group.
 PRIVATE, SHARED = 0o700, 0o2770
@@ -30,34 +28,14 @@ def is_shared(home: Path) -> bool:
 def secure_home(settings: Settings) -> None:
     """Make the home if it is missing, and close it to others than its owner, or its group.
 
-    A home that a group shares stays so without the setting; ``chmod 700`` ends it.
-    ``SettingsError``: there is no such group, or this user may not give the home to it.
+    A home that a group shares (``chmod 2770``) stays so; ``chmod 700`` ends it.
     """
     home = settings.home
     home.mkdir(parents=True, exist_ok=True)
-    if settings.group is not None:
-        _share(home, settings.group)
-    else:
-        _set_mode(home, SHARED if is_shared(home) else PRIVATE)
-    set_umask(home)
-
-
-def _share(home: Path, group: str) -> None:
-    try:
-        gid = grp.getgrnam(group).gr_gid
-        if home.stat().st_gid != gid:
-            shutil.chown(home, group=gid)
-        _set_mode(home, SHARED)
-    except (KeyError, PermissionError) as error:
-        raise SettingsError(
-            f"{GROUP} is {group!r}, and {home} can't be given to that group: it must exist, and "
-            f"whoever owns the home must be a member ({error})"
-        ) from error
-
-
-def _set_mode(home: Path, mode: int) -> None:
+    mode = SHARED if is_shared(home) else PRIVATE
     if stat.S_IMODE(home.stat().st_mode) != mode:
         home.chmod(mode)
+    set_umask(home)
 
 
 USER = "flywheel"

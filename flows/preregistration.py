@@ -95,7 +95,7 @@ def record_use(
     with warehouse.connect(home.tables) as con, warehouse.transaction(con):
         book = ledger.read_holdout_log(con)
         # Older versions recorded no digest of the scores, and no cap.
-        plain = policy.model_dump(mode="json")
+        plain = policy.to_json()
         older = manifest.digest([plain, *sorted(guards)] if guards else plain)
         same = book.find(look) or book.find(replace(look, policy_digest=older))
         if same is not None:
@@ -169,7 +169,7 @@ def _find_or_seal(
 
 def _body(policy: Policy, held: Holdout) -> dict[str, Json]:
     cap: dict[str, Json] = {} if held.cap is None else {ledger.CAP: held.cap}
-    return policy.model_dump(mode="json") | cap
+    return policy.to_json() | cap
 
 
 def _event(

@@ -24,8 +24,6 @@ HOST = "127.0.0.1"  # everything embedded listens on the loopback interface only
 
 PREFECT, MLFLOW = "PREFECT_API_URL", "MLFLOW_TRACKING_URI"  # as both read them: servers elsewhere
 
-GROUP = "FLYWHEEL_HOME_GROUP"  # the variable that names the group that shares the home
-
 PREFECT_PORT = "FLYWHEEL_PREFECT_PORT"
 MLFLOW_PORT = "FLYWHEEL_MLFLOW_PORT"
 METRICS_PORT = "FLYWHEEL_METRICS_PORT"
@@ -33,11 +31,11 @@ SERVE_PORT = "FLYWHEEL_SERVE_PORT"
 RAY = "FLYWHEEL_RAY"
 
 VARIABLES = (
-    *("FLYWHEEL_HOME", GROUP, "FLYWHEEL_STORE", "FLYWHEEL_WAREHOUSE", RAY),
+    *("FLYWHEEL_HOME", "FLYWHEEL_STORE", "FLYWHEEL_WAREHOUSE", RAY),
     *(PREFECT_PORT, MLFLOW_PORT, METRICS_PORT, SERVE_PORT),
     *("FLYWHEEL_CPU_TYPE", "FLYWHEEL_PROCESSES"),
     *("FLYWHEEL_FLOW_HOURS", "FLYWHEEL_LOG_FORMAT", "FLYWHEEL_FLOWS", "FLYWHEEL_STACK"),
-    *("FLYWHEEL_CODE", "FLYWHEEL_KEY", "FLYWHEEL_VERSION_KEY"),
+    "FLYWHEEL_CODE",
     *("FLYWHEEL_URL", "FLYWHEEL_TOKEN", "FLYWHEEL_WORKLOAD"),  # of infra/litellm_bridge.py
     *("FLYWHEEL_HOST", "FLYWHEEL_TLS", "FLYWHEEL_IMAGE", "FLYWHEEL_CUDA_IMAGE"),  # of compose.yaml
 )
@@ -85,7 +83,6 @@ class Settings:
     serve_port: int | None = None  # where the stack answers applications; unset: it serves nothing
     log_format: Literal["text", "json"] = "text"  # as the services print, or a JSON object a line
     elsewhere: Servers | None = None  # that somebody else runs; unset: the home's own stack
-    group: str | None = None  # that ``flywheel up`` gives the home to; unset: its owner alone
     store: ObjectStore | None = None  # where machines share outputs; unset: in the home alone
     lake: Lake | None = None  # that several machines share; unset: the home's DuckDB file
     ray: str | None = None  # the Ray cluster that judges rows; unset: the curating machine's cores
@@ -231,7 +228,6 @@ def load(env: Mapping[str, str] = os.environ) -> Settings:
         log_format=_log_format(env),
         metrics_port=_port(env, METRICS_PORT, 0) if env.get(METRICS_PORT) else None,
         serve_port=_port(env, SERVE_PORT, 0) if env.get(SERVE_PORT) else None,
-        group=env.get(GROUP) or None,
         store=_store(env),
         ray=_ray(env),
     )

@@ -101,9 +101,9 @@ def guard_shortages(workload: Workload, frozen: Snapshot) -> list[str]:
     policy = workload.gate
     alpha = significance.allowance(policy.alpha, 1, policy.looks)
     needed = {
-        guard: power.fewest_equal(min(guard.margin, guard.total_margin), alpha)
+        guard: power.fewest_equal(guard.margin, alpha)
         for guard in policy.guarding()
-        if min(guard.margin, guard.total_margin) > 0  # else it has to be better
+        if guard.margin > 0  # else it has to be better
     }
     most = max(needed.values(), default=0)
     counts = score_conditions.independent_counts(workload.evaluate, most, frozen.path)

@@ -179,7 +179,6 @@ def curate(
             con,
             workload_id,
             weighed,
-            rules.preferences,
             exchanges.redact,
             partial(row_judgement.answer_objection, rules=rules, instructions=fixed),
         )

@@ -104,23 +104,8 @@ class Preferences(Config):
     trusted: tuple[str, ...] = ()
     """Actors never held back, such as your labellers and automatic checks."""
 
-    burst_minutes: int = Field(default=10, ge=1)
-    """Length of the window in which unusually many signals or new actors are detected."""
-
-    rating_gap: float = Field(default=0.25, gt=0, le=1)
-    """Minimum rating difference, as a share of the scale, to make two answers to one prompt a
-    pair."""
-
-    bad_outcomes: tuple[str, ...] = ("escalated", "abandoned", "error", "timeout", "refunded")
-    """Outcomes that mean failure when true, besides evaluators' `hallucination`, `toxicity`, `bias`
-    and the like; all others mean success."""
-
     lift: float = Field(default=1.5, ge=1, le=10)
     """Weight of the best liked examples relative to unjudged ones; the worst weigh its inverse."""
-
-    match_length: bool = False
-    """Give pairs won by the longer answer and pairs won by the shorter one equal total weight:
-    people tend to choose the longer answer for its length."""
 
 
 Action: TypeAlias = Literal["drop", "hold", "weigh", "flag", "ignore"]

@@ -51,6 +51,14 @@ FEWEST_OF_A_SCHEMA = 5
 NOT_SAMPLED = "not_sampled"
 """The verdict, in counts only, on interactions that a sample left out."""
 
+FIXED_PREFERENCES: dict[str, Json] = {
+    "bad_outcomes": ["escalated", "abandoned", "error", "timeout", "refunded"],
+    "burst_minutes": 10,
+    "match_length": False,
+    "rating_gap": 0.25,
+}
+"""What keys have of the settings that can't be changed any more."""
+
 
 class EmptySideError(ValueError):
     """There are no examples to train on, or none to test on."""
@@ -116,6 +124,7 @@ def freeze(
         counts[NOT_SAMPLED] = not_sampled
     _require_both_sides(workload_id, totals, counts)
     config = rules.model_dump(mode="json")
+    config["preferences"] |= FIXED_PREFERENCES
     preferences = preference_files.digests(con, workload_id)
     counter = token_counts.counter(con, base)
     schemas = (example_rows.SCHEMA, preference_files.HELD_OUT, preference_files.LABELS)

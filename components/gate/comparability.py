@@ -32,7 +32,7 @@ def objections(
     if not reasons and anchor is not None:
         of_anchor = _between(challenger, anchor.cards, guarded)
         reasons = [reason.replace("the opponent", f"the {anchor.name}") for reason in of_anchor]
-    return reasons or _unsliced(challenger[policy.task], policy)
+    return reasons
 
 
 def _between(
@@ -143,15 +143,6 @@ def _disagreement(score: Score, measured: list[float]) -> list[str]:
     return [
         f"is {score.value} over {score.n} requests, but its samples give {mean} over "
         f"{len(measured)}"
-    ]
-
-
-def _unsliced(card: Scorecard, policy: Policy) -> list[str]:
-    known = {name for sample in card.samples for name in sample.slices}
-    return [
-        f"not measured: no request has a {name}, which is in veto_slices"
-        for name in policy.veto_slices
-        if name not in known
     ]
 
 

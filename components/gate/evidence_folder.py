@@ -89,7 +89,7 @@ def _decided_on(subject: EvidenceSubject, judgement: Judgement, policy: Policy) 
     return {
         "subject": asdict(subject),
         "judgement": judgements.to_json(judgement),
-        "policy": policy.model_dump(mode="json"),
+        "policy": policy.to_json(),
     }
 
 

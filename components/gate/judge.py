@@ -210,11 +210,6 @@ def judge(
     faults = [
         *_below_floor(comparisons[0], policy),
         *[_failed(result, policy) for result in comparisons if result.outcome == "fail"],
-        *[
-            f"worse on a slice that may veto: {_worse_part(part)}"
-            for part in slices
-            if part.is_worse and part.name in policy.veto_slices
-        ],
     ]
     doubts = [
         *_too_few(challenger, policy),
@@ -277,15 +272,13 @@ def _paired_figures(
         return comparison.pair_scores(challenger[task], other[task], metric, margin)
 
     figures = [_PairedFigure(paired(opponent, policy.task, policy.metric, None))]
-    for guard in policy.guarding():
-        # if the opponent is the anchor, the smaller of the two margins applies
-        margin = guard.margin if anchor else min(guard.margin, guard.total_margin)
-        figures.append(_PairedFigure(paired(opponent, guard.task, guard.metric, margin)))
+    figures += [
+        _PairedFigure(paired(opponent, guard.task, guard.metric, guard.margin))
+        for guard in policy.guarding()
+    ]
     if anchor:
         figures += [
-            _PairedFigure(
-                paired(anchor.cards, guard.task, guard.metric, guard.total_margin), anchor.name
-            )
+            _PairedFigure(paired(anchor.cards, guard.task, guard.metric, guard.margin), anchor.name)
             for guard in policy.guarding()
         ]
     return figures

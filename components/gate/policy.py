@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping
-from typing import Literal, TypeAlias, cast
+from typing import cast
 
 from pydantic import Field, model_validator
 
@@ -14,9 +14,6 @@ TOOL_METRICS = ("correct_name", "correct")
 """Targets on tool calls; with these ``abstention`` guards the requests that no tool fits."""
 
 
-SliceName: TypeAlias = Literal["tool", "client", "language", "length"]
-
-
 class Guard(Config):
     """A metric that must be shown not to get worse by more than its margin."""
 
@@ -24,19 +21,11 @@ class Guard(Config):
     """Which of the task's metrics is guarded."""
 
     margin: float = Field(ge=0, le=1)
-    """The acceptable loss, as a share: a smaller one needs more requests to be shown."""
-
-    anchor_margin: float | None = Field(default=None, ge=0, le=1)
-    """The acceptable loss against the anchor, over all champions since; default ``margin``. It
-    stops each champion from losing a little more than the one before."""
+    """The acceptable loss, as a share, against the champion and against the base: a smaller one
+    needs more requests to be shown."""
 
     task: str = Field(default=HOLDOUT, min_length=1)
     """The task that it is measured on; default the workload's own holdout."""
-
-    @property
-    def total_margin(self) -> float:
-        """The acceptable loss against the anchor."""
-        return self.margin if self.anchor_margin is None else self.anchor_margin
 
 
 class Policy(Config):
@@ -65,9 +54,6 @@ class Policy(Config):
     """The margin of the guard on correctly not calling if no tool fits; null for no guard. Only
     with a target on tool calls."""
 
-    abstention_anchor_margin: float | None = Field(default=None, ge=0, le=1)
-    """The same guard's margin against the anchor; default ``abstention_margin``."""
-
     traffic_margin: float | None = Field(default=0.05, ge=0, lt=1)
     """The acceptable loss of the target by traffic, where each request of the holdout counts as
     often as it was asked: without it a challenger may lose the few questions that most people ask
@@ -75,10 +61,6 @@ class Policy(Config):
 
     guards: tuple[Guard, ...] = ()
     """Further metrics, on any task, that must not get worse by more than their margin."""
-
-    veto_slices: tuple[SliceName, ...] = ()
-    """Which slices of the traffic may veto: a challenger that is significantly worse on one of them
-    fails; on others it is only reported."""
 
     min_documents: int = Field(default=60, ge=1)
     """With fewer requests in a task nothing passes: the set is too small to be representative."""
@@ -91,13 +73,13 @@ class Policy(Config):
             raise ValueError(f"guards: {', '.join(twice)} has more than one margin, expected one")
         if (self.task, self.metric) in named:
             raise ValueError(f"guards: {self.metric} is the target, which must improve")
-        guards_abstention = self.abstention_margin is not None and self._is_about_calls
-        if self.abstention_anchor_margin is not None and not guards_abstention:
-            raise ValueError(
-                "abstention_anchor_margin: has no effect, since abstention is guarded only with an "
-                f"abstention_margin, and with {' or '.join(TOOL_METRICS)} of the holdout as metric"
-            )
         return self
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the policy as decisions digest it, with what could be set once."""
+        body = self.model_dump(mode="json")
+        guards = [{**guard, "anchor_margin": None} for guard in body["guards"]]
+        return body | {"guards": guards, "abstention_anchor_margin": None, "veto_slices": []}
 
     @property
     def _is_about_calls(self) -> bool:
@@ -149,12 +131,7 @@ class Policy(Config):
         """Return all guards, including that on abstention."""
         if self.abstention_margin is None or not self._is_about_calls:
             return self.guards
-        abstention = Guard(
-            metric="abstention",
-            margin=self.abstention_margin,
-            anchor_margin=self.abstention_anchor_margin,
-        )
-        return (abstention, *self.guards)
+        return (Guard(metric="abstention", margin=self.abstention_margin), *self.guards)
 
 
 NOT_ASKED = "not asked"
@@ -172,17 +149,8 @@ def changes(before: Mapping[str, Json], now: Mapping[str, Json]) -> tuple[str, .
 
 def _requirements(policy: Mapping[str, Json]) -> dict[str, str]:
     required = {name: value for name, value in policy.items() if name != "guards"}
-    # A missing anchor margin is the other margin; older versions have fewer fields.
-    if "abstention_anchor_margin" in required and required["abstention_anchor_margin"] is None:
-        required["abstention_anchor_margin"] = required["abstention_margin"]
     for guard in cast("list[dict[str, Json]]", policy["guards"]):
-        where = f"{guard['metric']} of {guard['task']}"
-        required[f"margin on {where}"] = guard["margin"]
-        if "anchor_margin" in guard:
-            anchor_margin = guard["anchor_margin"]
-            required[f"anchor_margin on {where}"] = (
-                guard["margin"] if anchor_margin is None else anchor_margin
-            )
+        required[f"margin on {guard['metric']} of {guard['task']}"] = guard["margin"]
     return {
         name: value if isinstance(value, str) else json.dumps(value)
         for name, value in required.items()

@@ -26,9 +26,6 @@ from components.schema import Answer, Json
 if TYPE_CHECKING:
     from components.models.constrained import GrammarMasks, Vocabulary
 
-KEY = "FLYWHEEL_VERSION_KEY"
-"""Path of the public key that verifies versions; that of ``FLYWHEEL_HOME`` if unset."""
-
 Request: TypeAlias = dict[str, list[dict[str, Json]]]
 
 
@@ -128,11 +125,11 @@ def public_key() -> Path:
         FileNotFoundError: There is no key on this machine.
     """
     home = Path(os.environ.get("FLYWHEEL_HOME") or "~/.flywheel").expanduser()
-    path = Path(os.environ.get(KEY) or home / "keys" / model_signature.PUBLIC)
+    path = home / "keys" / model_signature.PUBLIC
     if not path.is_file():
         raise FileNotFoundError(
             f"verifying a version: there is no public key at {path}; copy "
-            f"keys/{model_signature.PUBLIC} of the home that registered it, and name it in {KEY}"
+            f"keys/{model_signature.PUBLIC} of the home that registered it there"
         )
     return path
 

@@ -52,6 +52,5 @@ KeyOption = Annotated[
         help="The SSH key to sign with, where the workload's file requires signatures: a private "
         "key's file, or the .pub of one that your agent holds. Left out, your key that the rules "
         "list is looked for in the agent and in ~/.ssh.",
-        envvar="FLYWHEEL_KEY",
     ),
 ]

@@ -17,7 +17,6 @@ from components.register import model_owners
 from components.store.shared_spool import SharedSegment
 from flows import access
 from flows.doctor.finding import CheckResult, fine, note, wrong
-from flows.settings import GROUP
 
 SHORTEST_PASSWORD = 16  # characters; nobody types it, and it can't be guessed
 
@@ -198,7 +197,7 @@ def _file_faults(
         yield wrong(
             "home",
             f"a group may enter {home.path}, though it does not share it",
-            f"`flywheel up` closes it, or shares it with the group that {GROUP} names",
+            "`flywheel up` closes it; `chmod 2770` shares it with its group",
         )
 
 

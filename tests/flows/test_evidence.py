@@ -146,11 +146,11 @@ def test_a_turn_seals_first_anchors_each_guard_and_judges_a_changed_policy_as_a_
     assert evidence.judgement.reasons[0].startswith(
         "worse on name_and_arguments since the base: -9.0 points"
     )
-    wide = Policy(guards=(GUARD.model_copy(update={"anchor_margin": 0.3}),), abstention_margin=None)
+    wide = Policy(guards=(GUARD.model_copy(update={"margin": 0.3}),), abstention_margin=None)
     again = assemble(wide)
     assert (again.judgement.outcome, again.judgement.look) == ("pass", 2)
     brief = (again.folder / evidence_folder.BRIEF).read_text()
-    assert "anchor_margin on name_and_arguments of holdout: 0.05, now 0.3" in brief
+    assert "margin on name_and_arguments of holdout: 0.05, now 0.3" in brief
     assert "looks of other homes are not known" in brief
     assert evidence_folder.read(again.folder) == again
     assert evidence_folder.turn(again.folder) == TURN

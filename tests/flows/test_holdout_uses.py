@@ -219,7 +219,6 @@ def test_a_policy_that_is_changed_after_the_result_is_a_new_look_and_says_what_c
     assert (again.look, again.alpha) == (2, pytest.approx(0.05 / 6))
     assert again.terms is not None
     assert again.terms.changes == (
-        "anchor_margin on name_and_arguments of holdout: 0.05, now 0.2",
         "floor: 0.5, now 0.1",
         "margin on name_and_arguments of holdout: 0.05, now 0.2",
     )

@@ -20,6 +20,8 @@ all actors to the least active one."""
 ONE = 1.0  # a signal's maximum weight, which an actor may always have, however little others gave
 SLACK = 1e-9
 
+WINDOW = timedelta(minutes=10)  # in which unusually many signals or new actors are looked for
+
 
 def cap_share(actor_cap: float, actors: int) -> float:
     """Return the maximum share of one actor."""
@@ -111,12 +113,11 @@ def defend(readings: Sequence[SignalReading], config: Preferences) -> Defence:
     trusted = {
         reading.signal.actor for reading in readings if reading.signal.actor_id in config.trusted
     }
-    window = timedelta(minutes=config.burst_minutes)
     events = [_event(reading) for reading in readings if reading.signal.actor not in trusted]
-    brigaded = tuple(coordinated_votes(events, window))
+    brigaded = tuple(coordinated_votes(events, WINDOW))
     held = {feedback_id: "brigade" for burst in brigaded for feedback_id in burst.held_back}
     rest = [event for event in events if event.feedback_id not in held]
-    flooded = tuple(abuse.find_floods(rest, window))
+    flooded = tuple(abuse.find_floods(rest, WINDOW))
     held |= {feedback_id: "flood" for burst in flooded for feedback_id in burst.held_back}
     left = [reading for reading in readings if reading.signal.feedback_id not in held]
     cap = cap_share(config.actor_cap, len({reading.signal.actor for reading in left}))

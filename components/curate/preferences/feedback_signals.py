@@ -3,14 +3,13 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeAlias, cast
 
 from components.chat import prompt
-from components.curate.settings import Preferences
 from components.schema import ANONYMOUS, Answer, Json
 from components.store import manifest
 
@@ -129,6 +128,9 @@ GOOD = frozenset({"success", "succeeded", "solved", "resolved", "passed", "pass"
 BAD = frozenset({"failure", "failed", "unsolved", "unresolved", "fail", "bad", "no"})
 """Values of an outcome in words."""
 
+FAILURES = frozenset({"escalated", "abandoned", "error", "timeout", "refunded"})
+"""Outcomes that mean failure when true; all others but ``HARMS`` mean success."""
+
 HARMS = frozenset(
     {
         "bias",
@@ -146,13 +148,10 @@ HARMS = frozenset(
 """Evaluators' names (Langfuse's, DeepEval's, Ragas', LangChain's) for what should not be there."""
 
 
-def opinion_position(
-    kind: str, value: Json, scale: Json, bad_outcomes: Sequence[str]
-) -> float | None:
+def opinion_position(kind: str, value: Json, scale: Json) -> float | None:
     """Return how good an answer was found, from -1 (worst) to 1 (best); ``None`` if unknown.
 
-    ``scale`` is ``[lowest, highest]`` of a rating; ``bad_outcomes`` name the outcomes that mean
-    failure when true, besides ``HARMS``.
+    ``scale`` is ``[lowest, highest]`` of a rating.
     """
     match kind, value, scale:
         case "thumb", "up" | "down", _:
@@ -163,8 +162,7 @@ def opinion_position(
             return -1.0
         case "outcome", {"name": str(name), "value": outcome}, _:
             position = _outcome_position(outcome)
-            known = name.strip().lower()
-            is_bad = known in HARMS or known in {bad.lower() for bad in bad_outcomes}
+            is_bad = name.strip().lower() in HARMS | FAILURES
             return -position if is_bad and position is not None else position
         case _:
             return None
@@ -278,7 +276,7 @@ def _numeric_outcome(signal: Signal) -> tuple[str, float] | None:
 
 
 def read_signal(
-    signal: Signal, answers: Answers, config: Preferences, unscaled: AbstractSet[OutcomeName]
+    signal: Signal, answers: Answers, unscaled: AbstractSet[OutcomeName]
 ) -> SignalReading:
     """Parse one signal; its own answers are added to ``answers``."""
     if signal.is_waiting:
@@ -294,13 +292,13 @@ def read_signal(
         case "correction":
             return _correction(signal, answers)
         case _:
-            return _opinion(signal, answers, config)
+            return _opinion(signal, answers)
 
 
-def _opinion(signal: Signal, answers: Answers, config: Preferences) -> SignalReading:
+def _opinion(signal: Signal, answers: Answers) -> SignalReading:
     # One opinion is spread over all its answers: it counts once in total.
     value, scale = loads(signal.value), loads(signal.scale or "null")
-    position = opinion_position(signal.kind, value, scale, config.bad_outcomes)
+    position = opinion_position(signal.kind, value, scale)
     if position is None or not (signal.kind == "rating" or is_opinionated(position)):
         return SignalReading(signal, "says_nothing")
     about = _distinct(answers.of(interaction_id) for interaction_id in signal.interaction_ids)

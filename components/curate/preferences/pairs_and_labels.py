@@ -90,11 +90,13 @@ class Weighed:
     reasons: dict[str, str]
 
 
+RATING_GAP = 0.25  # of the scale, between two answers to one prompt that make a pair
+
 Ratings = dict[Completion, list[tuple[float, Signal]]]
 """The ratings of each answer, from -1 to 1, with their signals."""
 
 
-def pair_ratings(ratings: Ratings, gap: float) -> Iterator[tuple[Completion, Completion, float]]:
+def pair_ratings(ratings: Ratings) -> Iterator[tuple[Completion, Completion, float]]:
     """Pair the best rated answer to a prompt with the worst, the second with the last but one.
 
     Yields the better answer, the worse one, and the difference of their mean ratings as a share of
@@ -111,7 +113,7 @@ def pair_ratings(ratings: Ratings, gap: float) -> Iterator[tuple[Completion, Com
     for _, ranked in sorted(by_prompt.items()):
         ranked.sort()
         for (low, worse), (high, better) in zip(ranked, reversed(ranked), strict=True):
-            if (high - low) / 2 < gap:
+            if (high - low) / 2 < RATING_GAP:
                 break
             yield better, worse, (high - low) / 2
 
@@ -160,7 +162,7 @@ def compared_pairs(
 
 
 def rated_pairs(
-    readings: Sequence[SignalReading], gap: float, compared: set[AnswerPair], answers: Answers
+    readings: Sequence[SignalReading], compared: set[AnswerPair], answers: Answers
 ) -> list[PreferencePair]:
     """Return the pairs of ratings, except where somebody compared the two answers directly."""
     ratings: Ratings = defaultdict(list)
@@ -180,7 +182,7 @@ def rated_pairs(
                 sorted({rated[1].feedback_id for rated in ratings[better] + ratings[worse]})
             ),
         )
-        for better, worse, weight in pair_ratings(ratings, gap)
+        for better, worse, weight in pair_ratings(ratings)
         if (better[0], *sorted([better[1], worse[1]])) not in compared
     ]
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Protocol, TypeAlias
 
 from components.chat import prompt
@@ -13,29 +13,9 @@ from components.curate.preferences.pairs_and_labels import Label, PreferencePair
 from components.curate.redaction import conversations, json_texts
 from components.curate.redaction.redactor import Conversation
 from components.curate.rules import language
-from components.curate.settings import Preferences
 from components.curate.split import Side
 from components.schema import Answer, Json
 from components.store import manifest
-
-
-def match_lengths(weights: Sequence[float], lengths: Sequence[tuple[int, int]]) -> list[float]:
-    """Scale down the heavier kind of pair (longer or shorter answer won) to equal total weights.
-
-    No pair is dropped or becomes heavier. With only one kind the weights are unchanged.
-    """
-    pairs = list(zip(weights, lengths, strict=True))
-    longer = sum(weight for weight, (chosen, rejected) in pairs if chosen > rejected)
-    shorter = sum(weight for weight, (chosen, rejected) in pairs if chosen < rejected)
-    if not longer or not shorter:
-        return list(weights)
-    lighter = min(longer, shorter)
-    return [
-        weight
-        * (lighter / longer if chosen > rejected else lighter / shorter if chosen < rejected else 1)
-        for weight, (chosen, rejected) in pairs
-    ]
-
 
 Message: TypeAlias = dict[str, Json]
 
@@ -152,7 +132,6 @@ def write_rows(
     weighed: Weighed,
     placements: Mapping[str, PlacedInteraction],
     requests: Requests,
-    config: Preferences,
     redact: Redact,
     find_objection: FindObjection,
 ) -> PreferenceRows:
@@ -194,8 +173,6 @@ def write_rows(
                 labels.append(_label_row(label, written))
             case refusal:
                 refused |= dict.fromkeys(label.feedback_ids, refusal)
-    if config.match_length:
-        pairs = _matched(pairs)
     pairs.sort(key=lambda row: row.preference_id)
     labels.sort(key=lambda row: row.label_id)
     return PreferenceRows(tuple(pairs), tuple(labels), refused)
@@ -277,13 +254,3 @@ def _label_row(label: Label, written: Written) -> LabelRow:
         interaction_ids=label.interaction_ids,
         feedback_ids=label.feedback_ids,
     )
-
-
-def _matched(pairs: Sequence[PairRow]) -> list[PairRow]:
-    learned = [row for row in pairs if row.side == "train"]
-    weights = match_lengths(
-        [row.weight for row in learned],
-        [(row.chosen_length, row.rejected_length) for row in learned],
-    )
-    matched = [replace(row, weight=weight) for row, weight in zip(learned, weights, strict=True)]
-    return [*matched, *(row for row in pairs if row.side != "train")]

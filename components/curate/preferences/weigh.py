@@ -42,9 +42,7 @@ def weigh_signals(
     answers = Answers(list(judged))
     ordered = sorted(signals, key=lambda signal: signal.feedback_id)
     unscaled = feedback_signals.unscaled_outcomes(ordered)
-    readings = [
-        feedback_signals.read_signal(signal, answers, config, unscaled) for signal in ordered
-    ]
+    readings = [feedback_signals.read_signal(signal, answers, unscaled) for signal in ordered]
     meaningful = [reading for reading in readings if reading.fate is None]
     defended = caps.defend(meaningful, config)
     kept = [
@@ -55,7 +53,7 @@ def weigh_signals(
     comparisons = consensus.resolve(compared, symmetric=True)
     pairs = pairs_and_labels.compared_pairs(comparisons, kept, answers)
     pairs += pairs_and_labels.rated_pairs(
-        kept, config.rating_gap, {comparison.item for comparison in comparisons}, answers
+        kept, {comparison.item for comparison in comparisons}, answers
     )
 
     opinions, corrected = pairs_and_labels.opinion_votes(kept, answers)
@@ -194,7 +192,6 @@ def write_results(
     con: Connection,
     workload_id: str,
     weighed: Weighed,
-    config: Preferences,
     redact: Redact,
     find_objection: FindObjection,
 ) -> None:
@@ -202,7 +199,7 @@ def write_results(
     rows = warehouse.read(con, "staging/placements", PlacedInteraction, workload_id=workload_id)
     placements = {row.interaction_id: row for row in rows}
     written = preference_rows.write_rows(
-        weighed, placements, _requests(con, placements), config, redact, find_objection
+        weighed, placements, _requests(con, placements), redact, find_objection
     )
     warehouse.replace(con, "curated.preferences", _records(written.pairs), workload_id)
     warehouse.replace(con, "curated.labels", _records(written.labels), workload_id)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.curate.settings import Dispositions, Preferences, Rules
+from components.curate.settings import Dispositions, Rules
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
@@ -310,21 +310,3 @@ def test_a_correction_that_can_not_be_read_leaves_the_logged_answer(
     assert json.loads(str(example["answer"]))["text"] == "Sunny."
     assert example["feedback_ids"] == []
     assert fates(con) == {"ann": "unreadable_answer"}
-
-
-def test_pairs_can_be_weighed_to_balance_length(con: Connection, tmp_path: Path):
-    questions = ("Where is the station?", "Sing about rain", "How old is the king of Spain?")
-    lines = [logs.interaction(question, response_id=question) for question in questions]
-    right = ("Go left, then right.", "Drip, drip, drop.", "57.")
-    feedback = [
-        logs.feedback("correction", logs.say(text), response_id=question)
-        for question, text in zip(questions, right, strict=True)
-    ]
-    rules = Rules(
-        holdout_share=0.001, validation_share=0, preferences=Preferences(match_length=True)
-    )
-    curate(con, tmp_path, lines, feedback, rules)
-    weights = con.execute(
-        "select chosen_length > rejected_length, weight from curated.preferences order by all"
-    ).fetchall()
-    assert weights == [(False, 1.0), (True, 0.5), (True, 0.5)]

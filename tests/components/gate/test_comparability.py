@@ -165,14 +165,6 @@ def test_empty_scorecards_do_not_pass():
     )
 
 
-def test_a_veto_of_unmeasured_slices_blocks():
-    challenger, opponent = pair(40, 2, 20, 10)
-    vetoing = POLICY.model_copy(update={"veto_slices": ("client", "language")})
-    assert faults(challenger, opponent, vetoing) == (
-        "not measured: no request has a language, which is in veto_slices",
-    )
-
-
 def test_a_guard_task_that_was_not_run_blocks():
     challenger, opponent = pair(40, 2, 20, 10)
     run = {HOLDOUT: opponent, "arc_easy": guard_card([1.0] * 60)}

@@ -51,9 +51,6 @@ def test_six_promotions_within_their_margins_lose_no_more_than_the_margin_in_all
     assert loss(promoted(POLICY, None)) == pytest.approx(0.098, abs=1e-3), "as each one may lose it"
     last = promoted(POLICY, Anchor("base", BASE))
     assert 0 < loss(last) < 0.05
-    allowed = GUARD.model_copy(update={"anchor_margin": 0.08})
-    more = promoted(POLICY.model_copy(update={"guards": (allowed,)}), Anchor("base", BASE))
-    assert loss(last) < loss(more) < 0.08
 
 
 def judged(number: int, before: int = 1, policy: Policy = POLICY) -> Judgement:
@@ -84,10 +81,6 @@ def test_a_creeping_loss_fails_where_it_is_shown_and_is_open_where_it_is_not() -
 def test_a_guard_is_compared_once_if_the_opponent_is_the_anchor() -> None:
     judgement = gate.judge(champion(2), BASE, POLICY)
     assert [comparison.anchor for comparison in judgement.comparisons] == ["", ""]
-    tight = GUARD.model_copy(update={"anchor_margin": 0.01})
-    judgement = gate.judge(champion(2), BASE, POLICY.model_copy(update={"guards": (tight,)}))
-    assert judgement.comparisons[1].margin == 0.01, "the smaller one of its margins"
-    assert judgement.outcome != "pass"
 
 
 @pytest.mark.parametrize(
@@ -114,7 +107,7 @@ def test_an_incomparable_anchor_fails_the_challenger(
     assert judgement.reasons[0].startswith(reason)
 
 
-def test_abstention_is_compared_with_the_anchor_by_its_own_margin() -> None:
+def test_abstention_is_compared_with_the_anchor_too() -> None:
     ours, theirs, base = (
         {HOLDOUT: card([1.0] * right + [0.0] * (100 - right), [1.0] * kept + [0.0] * (400 - kept))}
         for right, kept in ((90, 340), (60, 350), (50, 398))
@@ -123,8 +116,6 @@ def test_abstention_is_compared_with_the_anchor_by_its_own_margin() -> None:
     assert gate.judge(ours, theirs, Policy(floor=0)).outcome == "pass"
     judgement = gate.judge(ours, theirs, Policy(floor=0), anchor=anchor)
     assert judgement.reasons[0].startswith("worse on abstention since the base: -14.5 points")
-    wide = Policy(floor=0, abstention_anchor_margin=0.25)
-    assert gate.judge(ours, theirs, wide, anchor=anchor).outcome == "pass"
 
 
 def test_report_and_form_show_the_guard_since_the_base_by_its_own_name() -> None:

@@ -54,7 +54,6 @@ def test_a_different_subject_changes_the_digest(name: str) -> None:
         ("min_documents", 50),
         ("looks", 5),
         ("guards", (Guard(metric="name", margin=0.1),)),
-        ("veto_slices", ("client",)),
     ],
 )
 def test_a_different_policy_changes_the_digest(name: str, value: object) -> None:

@@ -24,14 +24,14 @@ from components.register.version_tags import CHAMPION
 @pytest.fixture(scope="module", autouse=True)
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The keys of the installation that signs, whose public key is known where versions load."""
-    folder = tmp_path_factory.mktemp("keys")
+    folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FLYWHEEL_VERSION_KEY", str(folder / model_signature.PUBLIC))
-        yield folder
+        patch.setenv("FLYWHEEL_HOME", str(folder))
+        yield folder / "keys"
 
 
 def sign(folder: Path) -> None:
-    keys = Path(os.environ["FLYWHEEL_VERSION_KEY"]).parent
+    keys = Path(os.environ["FLYWHEEL_HOME"]) / "keys"
     model_signature.sign(folder, model_signature.make_key(keys))
 
 

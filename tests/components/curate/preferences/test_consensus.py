@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from components.curate.preferences import consensus, preference_rows
+from components.curate.preferences import consensus
 from components.curate.preferences.consensus import Vote
 from components.curate.preferences.feedback_signals import Signal
 from components.curate.preferences.pairs_and_labels import Conflict
@@ -141,10 +141,3 @@ def test_with_enough_shared_judgements_the_reliable_judge_is_believed():
     assert {conflict.method for conflict in weighed.conflicts} == {"dawid_skene"}
     texts = weighed.answers.texts
     assert "a29" in {texts[pair.chosen].text for pair in weighed.pairs}
-
-
-def test_length_bias_can_be_balanced():
-    lengths = [(9, 1), (9, 2), (9, 3), (1, 9), (5, 5)]
-    matched = preference_rows.match_lengths([1.0, 1.0, 0.5, 1.0, 0.7], lengths)
-    assert matched == pytest.approx([0.4, 0.4, 0.2, 1.0, 0.7])
-    assert preference_rows.match_lengths([1.0, 1.0], [(2, 1), (3, 1)]) == [1.0, 1.0]

@@ -248,14 +248,13 @@ def test_a_person_has_one_vote_on_an_answer_however_often_it_is_judged(repeated:
 
 
 def test_a_person_who_rates_copies_of_an_answer_counts_once_in_its_rating():
-    others = [rate(5, actor="bob"), rate(5, actor="eve"), rate(3, about=["d"], actor="dan")]
+    others = [rate(5, actor="bob"), rate(5, actor="eve"), rate(1, about=["d"], actor="dan")]
     weighed = vote_signals.weigh_feedback(
         [*(rate(1, about=[name]) for name in "abc"), *others],
         [*COPIES, vote_signals.answer("d")],
         actor_cap=1,
-        rating_gap=0.1,
     )
-    assert pairs(weighed) == [("same", "d", "rating", 0.167)]
+    assert pairs(weighed) == [("same", "d", "rating", 0.667)]
 
 
 @pytest.mark.parametrize("actor", ["", "app"], ids=["without-a-name", "under-the-clients"])
