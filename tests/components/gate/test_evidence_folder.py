@@ -81,7 +81,7 @@ def test_finished_evidence_reads_back_equal(tmp_path: Path) -> None:
 
 def test_finished_evidence_names_the_whole_policy_that_judged_it(tmp_path: Path) -> None:
     judged_by = evidence_folder.policy(finish(tmp_path / DIGEST).folder)
-    assert policy.changes(judged_by, POLICY.model_dump(mode="json")) == ()
+    assert policy.changes(judged_by, POLICY.to_json()) == ()
 
 
 def test_evidence_of_an_older_version_with_fewer_fields_is_read(tmp_path: Path) -> None:
