@@ -283,7 +283,7 @@ def _pull_traces(experiment: str, since: datetime, to: Path) -> None:
             for trace in tracking.pull_traces(experiment, since=since):
                 file.write(json.dumps(trace, default=str) + "\n")
     except tracking.TracesError as error:
-        kind = AwayError if mlflow_api.isaway_servers(error) else UnreadableError
+        kind = AwayError if mlflow_api.is_away(error) else UnreadableError
         raise kind(str(error)) from error
 
 

@@ -43,8 +43,10 @@ def test_a_failed_proof_and_a_refused_version_are_seen(tmp_path: Path):
             replica.misbehave("base_under_name")
             with pytest.raises(SwapRefusedError):
                 await follower.swap.follow(stage(tmp_path / "serve", "support", 2))
+            failed = 'proof_failed{replica="a",workload="support"}'
+            proved = 'proved_replicas{version="1",workload="support"}'
             async with asyncio.timeout(60):
-                while (read := gauges(metrics))['proved_replicas{version="1",workload="support"}']:
+                while (read := gauges(metrics)).get(failed) != 1 or read[proved]:
                     await asyncio.sleep(0.05)
             return read
 
