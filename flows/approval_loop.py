@@ -84,7 +84,7 @@ def require_champion(evidence: Evidence, champion: Version | None) -> None:
 def require_policy(evidence: Evidence, workload: Workload) -> None:
     """Refuse evidence that was judged by another policy than the workload file's current one."""
     judged_by = evidence_folder.policy(evidence.folder)
-    if changed := policy.changes(judged_by, workload.gate.model_dump(mode="json")):
+    if changed := policy.changes(judged_by, workload.gate.to_json()):
         differences = "; ".join(changed)
         raise StaleEvidenceError(
             f"deciding on evidence {evidence.digest}: the policy that judged it has changed "
