@@ -77,9 +77,12 @@ class Policy(Config):
 
     def to_json(self) -> dict[str, Json]:
         """Return the policy as decisions digest it, with what could be set once."""
-        body = self.model_dump(mode="json")
-        guards = [{**guard, "anchor_margin": None} for guard in body["guards"]]
-        return body | {"guards": guards, "abstention_anchor_margin": None, "veto_slices": []}
+        body: dict[str, Json] = self.model_dump(mode="json")
+        guards: list[Json] = [
+            guard.model_dump(mode="json") | {"anchor_margin": None} for guard in self.guards
+        ]
+        body |= {"guards": guards, "abstention_anchor_margin": None, "veto_slices": []}
+        return body
 
     @property
     def _is_about_calls(self) -> bool:

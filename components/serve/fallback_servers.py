@@ -20,10 +20,10 @@ class FallbackServers:
     """A client for each server; ``environment`` has their keys."""
 
     def __init__(self, settings: ServeSettings, environment: Mapping[str, str]) -> None:
-        self._servers: dict[OpenAiFallback, HttpUpstream] = {
-            fallback: _server(fallback, environment, settings)
-            for fallback in {*_all_fallbacks(settings)}
-        }
+        self._servers = dict[OpenAiFallback, HttpUpstream]()
+        for fallback in _all_fallbacks(settings):
+            if fallback not in self._servers:
+                self._servers[fallback] = _server(fallback, environment, settings)
 
     async def close(self) -> None:
         """Close the connections."""
