@@ -131,7 +131,9 @@ def test_the_manifest_counts_rows_and_dropped_interactions(frozen: Snapshot):
         "holdout_preferences": 0,
     }
     assert found["counts"] == frozen.counts
-    assert found["config"] == RULES.model_dump(mode="json")
+    config = RULES.model_dump(mode="json")
+    config["preferences"] |= freeze_snapshot.FIXED_PREFERENCES
+    assert found["config"] == config
     assert found["holdout_version"] == frozen.holdout_version
     assert found["prompt_format"] == prompt.FORMAT
     assert found["commit"] == "abc123"

@@ -255,7 +255,8 @@ def test_an_output_that_is_erased_while_a_migration_pushes_it_is_not_in_the_stor
     monkeypatch.setenv("FLYWHEEL_STORE", STORE.url)
     place = folder.relative_to(home).as_posix()
     moved = moved_outputs.push(WhileErased(STORE.url), home, place)
-    assert (moved.outcome, STORE.files(place)) == ("damaged", [])
+    assert (moved.is_copied, STORE.files(place)) == (False, [])
+    assert "deleted meanwhile" in str(moved.objection)
 
 
 def test_removing_an_output_leaves_nothing_of_it_here_or_in_the_store(
