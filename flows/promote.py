@@ -1,6 +1,5 @@
 """Flow `promote`: ask a person, and register the challenger and promote it, or reject it."""
 
-from pathlib import Path
 from uuid import UUID
 
 from prefect import Task, flow, task
@@ -37,9 +36,7 @@ from flows.workload_file import Workload
 
 
 @flow(flow_run_name=run_name)
-def promote(
-    workload: str = "", evidence: str = "", config: str = "", evidence_folder: str = ""
-) -> State[None]:
+def promote(workload: str, evidence: str) -> State[None]:
     """Show the evidence, wait for a decision, store it, and on approval promote the challenger.
 
     The starter chooses the evidence and nothing else: the folder is this home's, and the rules are
@@ -48,12 +45,10 @@ def promote(
     Args:
         workload: Whose evidence.
         evidence: Its digest.
-        config: For runs that an older version started: the workload's file.
-        evidence_folder: For those: the evidence's folder, instead of the first two.
     """
     home = settings.load()
-    own_evidence = read_own_evidence(home, workload, evidence, evidence_folder)
-    rules = promotion.in_force(home, own_evidence, config)
+    own_evidence = read_own_evidence(home, workload, evidence)
+    rules = promotion.in_force(home, own_evidence)
     own_id, lapsed = UUID(str(flow_run.id)), approval_loop.lapsed_runs(own_evidence.digest)
     if str(own_id) in lapsed:  # somebody retries it, but no answer to it counts any more
         again = approvals.start_after(own_id, rules.workload, own_evidence.digest)
@@ -82,10 +77,10 @@ def promote(
     )
 
 
-def read_own_evidence(home: Settings, workload: str, digest: str, folder: str) -> Evidence:
-    """Read evidence of this home or its store; ``folder`` is how older versions name it."""
+def read_own_evidence(home: Settings, workload: str, digest: str) -> Evidence:
+    """Read evidence of this home or its store."""
     root = home.evidence.resolve()
-    path = (Path(folder) if folder else root / workload / digest).resolve()
+    path = (root / workload / digest).resolve()
     if len(path.parts) != len(root.parts) + 2 or path.parent.parent != root:
         raise ForeignEvidenceError(
             f"promoting by {path}: it is not evidence of this home, expected {root}/WORKLOAD/DIGEST"
@@ -94,11 +89,10 @@ def read_own_evidence(home: Settings, workload: str, digest: str, folder: str) -
     if not (path / evidence_folder.VERDICT).is_file():
         raise ForeignEvidenceError(f"promoting by {path}: there is no evidence")
     evidence = evidence_folder.read(path)
-    named = (workload or path.parent.name, digest or path.name)
-    if evidence.subject.workload != path.parent.name or named != (path.parent.name, path.name):
+    if (evidence.subject.workload, path.parent.name, path.name) != (workload, workload, digest):
         raise ForeignEvidenceError(
             f"promoting by {path}: it is evidence on {evidence.subject.workload}, expected "
-            f"{' '.join(named)}"
+            f"{workload} {digest}"
         )
     if evidence.judgement.outcome != "pass":  # no turn asks about it, but anybody starts a run
         raise ForeignEvidenceError(
@@ -116,7 +110,7 @@ def withdraw_if_stale(waiting: Run) -> bool:
     home, digest = settings.load(), approvals.asked_evidence(waiting)
     name = approvals.tag_value(waiting, "workload")
     try:
-        evidence = read_own_evidence(home, name, digest, "")
+        evidence = read_own_evidence(home, name, digest)
         frozen = workload_file.of_evidence(home, evidence)
         if frozen is not None:
             approval_loop.require_fresh(evidence, workload_file.in_force(home, frozen))

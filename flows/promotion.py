@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from prefect.context import FlowRunContext
-
 from components.decide import decision_log
 from components.gate.evidence_folder import Evidence
 from components.register import champion_change, journal, registry, tracking, version_tags
@@ -203,46 +201,11 @@ def anchor(evidence: Evidence, decision: Decision) -> None:
         registry.tag_version(name, version.number, {version_tags.LINK_TAG: decision.link})
 
 
-def in_force(home: Settings, evidence: Evidence, config: str = "") -> Workload:
+def in_force(home: Settings, evidence: Evidence) -> Workload:
     """Return the workload that the evidence's turn froze, with the current rules of its file."""
-    frozen = workload_file.of_evidence(home, evidence)
-    if config or frozen is None:
-        file = rules_file(home, evidence, config)
-        if frozen is None:
-            frozen = workload_file.read_workload(file)  # an older version's turn froze none
-            workload_file.adopt(home.turns, evidence, frozen)
+    name, frozen = evidence.subject.workload, workload_file.of_evidence(home, evidence)
+    if frozen is None:
+        frozen = workload_file.read_workload(home_workloads.require(home, name))
+    if frozen.workload != name:
+        raise ForeignEvidenceError(f"promoting {name}: its file describes {frozen.workload}")
     return workload_file.in_force(home, frozen)
-
-
-def rules_file(home: Settings, evidence: Evidence, config: str) -> Path:
-    """Find the file whose rules hold: the workload's own in this home."""
-    workload = evidence.subject.workload
-    known = home_workloads.find(home, workload)
-    if known is None and config and is_from_before(home):  # it brings its own file, once
-        home_workloads.require_unserved(home, Path(config))
-        with workload_file.silent_about(home, Path(config)):
-            named = workload_file.read_workload(Path(config)).workload
-        if named == workload:
-            home_workloads.adopt(home, workload, Path(config))
-        known = home_workloads.find(home, workload)
-    file = known or home_workloads.require(home, workload)
-    if config and Path(config).resolve() != file:
-        raise ForeignEvidenceError(
-            f"promoting {workload} by the rules of {config}: this home's file of it is {file}"
-        )
-    named = workload_file.read_workload(file).workload
-    if named != workload:
-        raise ForeignEvidenceError(
-            f"promoting {workload} by the rules of {file}: it describes {named}"
-        )
-    return file
-
-
-def is_from_before(home: Settings) -> bool:
-    """Return whether this run was created before the home's upgrade; Prefect's server dates it."""
-    context = FlowRunContext.get()
-    run = context.flow_run if context else None
-    if run is None or run.created is None:
-        return False
-    with warehouse.connect(home.tables) as con:
-        return run.created.timestamp() < decision_log.since(con).timestamp()

@@ -382,14 +382,14 @@ def workload_of_run(config: str) -> Workload:
     if home.turns.resolve() in file.resolve().parents:
         return _frozen(home, file)
     home_workloads.require_unserved(home, file)
-    with silent_about(home, file):
+    with _silent_about(home, file):
         workload = read_workload(file)
         home_workloads.enter(home, workload.workload, file)
     return workload
 
 
 @contextmanager
-def silent_about(home: Settings, file: Path) -> Generator[None]:
+def _silent_about(home: Settings, file: Path) -> Generator[None]:
     """Hide what a file holds from who starts a flow, unless it is a workload's file in this home.
 
     A mistake in another file, or a missing one, becomes a ``ForeignPathError`` without details.
@@ -511,7 +511,7 @@ def _write(folder: Path, workload: Workload) -> None:
 
 
 def read(folder: Path) -> Workload:
-    """Read the record of a turn; ``FileNotFoundError`` where an older version began it."""
+    """Read the record of a turn."""
     return Workload.model_validate_json((folder / NAME).read_text())
 
 
@@ -537,33 +537,21 @@ def of_evidence(home: Settings, about: Evidence) -> Workload | None:
         WorkloadFileError: Another machine took the turn, and this one has no file of the workload.
     """
     name, made_by = about.subject.workload, evidence_folder.turn(about.folder)
-    folder = home.turns / name / made_by.run_id if made_by else _older(home.turns, about)
-    text = home.read(folder / NAME) if folder else None
-    if folder is None or text is None:
+    if made_by is None:
+        return None
+    folder = home.turns / name / made_by.run_id
+    text = home.read(folder / NAME)
+    if text is None:
         return None
     if not (folder / NAME).exists():
         home_workloads.require(home, name)  # else rules that were tightened since would not hold
     digest = hashlib.sha256(text.encode()).hexdigest()
-    if made_by and made_by.workload_digest != digest:
+    if made_by.workload_digest != digest:
         raise RecordChangedError(
             f"reading {folder / NAME}: evidence {about.digest} was made with another workload, so "
             "the record was changed since; start a new turn"
         )
     return Workload.model_validate_json(text)
-
-
-def adopt(turns: Path, about: Evidence, workload: Workload) -> None:
-    """Freeze the workload of evidence whose turn an older version began, in that turn's folder."""
-    if folder := _older(turns, about):
-        _write(folder, workload)
-
-
-def _older(turns: Path, about: Evidence) -> Path | None:
-    # The turn whose manifest names the evidence.
-    for path in sorted(turns.glob(f"{about.subject.workload}/*/{manifest.NAME}")):
-        if Path(str(manifest.read(path.parent).get("evidence"))).name == about.digest:
-            return path.parent
-    return None
 
 
 def in_force(home: Settings, frozen: Workload) -> Workload:

@@ -137,12 +137,6 @@ def starters(con: Connection, evidence: str) -> list[str]:
     return [str(name) for (name,) in rows]
 
 
-def since(con: Connection) -> datetime:
-    """Return the time since which this home has rules in its chain."""
-    ((since,),) = con.execute("select since from raw.signing").fetchall()
-    return since
-
-
 VERIFY = r"""
 count=0
 for file in *.json; do

@@ -67,6 +67,11 @@ POSTGRES_TYPES = {
 }
 
 OWNER_ROW = 0  # number of the row of ``raw.migrations`` that says that a lake is being filled
+TOO_OLD = (
+    "was made by a version 0.x of Flywheel, and this one opens none of those; set FLYWHEEL_HOME to "
+    "a new folder, where the same logs can be collected again, or use the old one with "
+    "`pip install 'lora-flywheel<1'`"
+)
 
 SCHEMA_SECONDS = 60.0  # how long a lake's first opening waits for another machine's
 
@@ -216,12 +221,15 @@ def migrate(con: Connection, lake: Lake, schema: Schema, *, filling: bool) -> No
     """Create what the lake lacks of the schema: tables and columns.
 
     Raises:
-        LakeError: A newer Flywheel wrote the lake, or an older one and a migration since then does
-            more than that; nothing is changed. Or a restore has not
+        LakeError: A newer Flywheel wrote the lake, or a version 0.x, or an older one and a
+            migration since then does more than that; nothing is changed. Or a restore has not
             filled it yet, unless ``filling``.
     """
     applied = _applied(con)
-    if (state := applied.pop(OWNER_ROW, None)) is not None and not filling:
+    state = applied.pop(OWNER_ROW, None)
+    if applied and min(applied) < min(schema.migrations):
+        raise LakeError(f"{lake} {TOO_OLD}, and FLYWHEEL_WAREHOUSE to a new database")
+    if state is not None and not filling:
         raise LakeError(
             f"{lake} is {state} by `flywheel restore`; if that was killed, drop the database and "
             "its files, and restore again into an empty home"

@@ -82,8 +82,8 @@ ROWS_SHOWN = 5
 BATCH_ROWS = 4096
 
 
-class WarehouseNewerError(RuntimeError):
-    """The file was written by a newer Flywheel than this one."""
+class WarehouseVersionError(RuntimeError):
+    """The file was written by a newer Flywheel than this one, or by a version 0.x."""
 
 
 class DiskFullError(OSError):
@@ -115,7 +115,7 @@ def connect(
 
     Raises:
         WarehouseBusyError: It was still held after ``wait_seconds``.
-        WarehouseNewerError: Its schema is newer than this program.
+        WarehouseVersionError: Its schema is newer than this program, or of version 0.x.
         DiskFullError: The disk was full for writes within the block.
         LakeError: The lake can't be reached or opened.
         WarehouseConflictError: The connection to the lake was cut.
@@ -142,7 +142,7 @@ def opening_problem(path: Location, wait_seconds: float = lock.PATIENCE_SECONDS)
     try:
         with connect(path, wait_seconds):
             return None
-    except (duckdb.Error, lake.LakeError, PermissionError, WarehouseNewerError) as error:
+    except (duckdb.Error, lake.LakeError, PermissionError, WarehouseVersionError) as error:
         return " ".join(str(error).split())
 
 
@@ -392,8 +392,10 @@ def migrate(con: Connection, folder: Traversable) -> None:
     con.execute("create table if not exists raw.migrations (number integer primary key, name text)")
     migrations = {int(file.name[:4]): file for file in sql_files(folder)}
     applied = {number for (number,) in con.execute("select number from raw.migrations").fetchall()}
+    if applied and min(applied) < min(migrations):
+        raise WarehouseVersionError(f"the warehouse {lake_schema.TOO_OLD}")
     if unknown := applied - migrations.keys():
-        raise WarehouseNewerError(
+        raise WarehouseVersionError(
             f"the warehouse has migrations {unknown} that this Flywheel does not know: a newer "
             "release wrote it; install it, or move the home away and restore an older backup"
         )
@@ -408,7 +410,7 @@ def migrate(con: Connection, folder: Traversable) -> None:
             sql = "insert into raw.migrations select unnest($numbers), unnest($names)"
             con.execute(sql, {"numbers": step, "names": names})
     if missing:
-        # Left in the log, `add column ... default []` of 0006 could not be replayed by DuckDB 1.5.
+        # Left in the log, `add column ... default []` could not be replayed by DuckDB 1.5.
         con.execute("checkpoint")
 
 

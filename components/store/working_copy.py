@@ -125,7 +125,7 @@ def open_copy(
 
     Raises:
         WarehouseBusyError: It was still held after ``wait_seconds``.
-        WarehouseNewerError: Its schema is newer than this program.
+        WarehouseVersionError: Its schema is newer than this program, or of version 0.x.
         StaleCopyError: An erasure deleted files of a lake that were being read, or the connection
             was cut.
     """

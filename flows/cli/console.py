@@ -102,7 +102,7 @@ EXIT_CODES = {
     "components.store.object_store.DamagedObjectError": 1,
     "components.store.object_store.StoreError": 1,
     "components.store.warehouse.CheckFailedError": 2,
-    "components.store.warehouse.WarehouseNewerError": 2,
+    "components.store.warehouse.WarehouseVersionError": 2,
     "flows.approvals.NotTakenError": 1,
     "flows.approver_keys.SigningError": 1,
     "flows.canary_rollouts.RolloutError": 1,

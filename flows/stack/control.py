@@ -65,7 +65,8 @@ def up(
         StackError: It did not start (nothing is left running), runs on other ports or with other
             data, or its servers are somebody else's.
         StoreError: The home's object store can't be shared with other machines.
-        WarehouseNewerError: A newer release wrote the warehouse; nothing was started.
+        WarehouseVersionError: A newer release wrote the warehouse, or a version 0.x; nothing was
+            started.
         LakeError: The lake can't be opened, or has the tables of the home's file; as above.
     """
     if settings.elsewhere:

@@ -17,7 +17,7 @@ from components.decide.decision_log import LogEvent
 from components.decide.record_answer import TypedAnswer
 from components.register import registry, version_tags
 from components.store import warehouse
-from tests.support import warehouses, workload_text
+from tests.support import warehouses
 from tests.support.terminal import Terminal
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server", "promotions")]
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server", "promo
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def nothing(config: str, evidence_folder: str) -> None:
+def nothing(workload: str, evidence: str) -> None:
     """Stand for the promotion, of which only the record in Prefect matters."""
 
 
@@ -51,9 +51,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path / "home"
 
 
-def promotion(
-    config: Path, evidence: str, state: str, *, asks: bool = False, tagged: str = ""
-) -> UUID:
+def promotion(evidence: str, state: str, *, asks: bool = False, tagged: str = "") -> UUID:
     """Let a promotion of an evidence be in a state, with the form of an approval if it ``asks``."""
     from prefect import states
     from prefect.client.orchestration import get_client
@@ -61,7 +59,7 @@ def promotion(
 
     from flows import approval_loop, approvals, prefect_api
 
-    parameters = {"config": str(config), "evidence_folder": f"/evidence/{evidence}"}
+    parameters = {"workload": "support", "evidence": evidence}
     tags = [approvals.workload_tag("support"), approvals.evidence_tag(tagged or evidence)]
     run = prefect_api.start("promote/promote", parameters, tags)
     with get_client(sync_client=True) as client:
@@ -85,17 +83,17 @@ def register(evidence: str) -> None:
 
 
 def test_a_promotion_that_broke_off_after_the_answer_resumes_and_an_unanswered_one_does_not(
-    home: Path, folder: Path
+    home: Path,
 ) -> None:
     from prefect.client.schemas.objects import StateType
 
     from flows import prefect_api
     from flows.maintenance import maintenance
 
-    config, now = workload_text.write(folder), datetime.now(UTC)
+    now = datetime.now(UTC)
     answered = {"approved": now, "failed": now, "crowned": now, "reconsidered": now, "old": NOW}
     for evidence in ("unanswered", *answered):
-        promotion(config, evidence, "Failed" if evidence == "failed" else "Crashed")
+        promotion(evidence, "Failed" if evidence == "failed" else "Crashed")
         register(evidence)
     registry.tag_version("support", "4", {version_tags.DECISION_TAG: "approve"})
     # That rejection does not count under the rules of now.
@@ -108,8 +106,8 @@ def test_a_promotion_that_broke_off_after_the_answer_resumes_and_an_unanswered_o
                 )
     assert "3 answered promotions were resumed" in maintenance(verify=False)
     resumed = prefect_api.find("promote", states=[StateType.SCHEDULED])
-    assert sorted((run.parameters["evidence_folder"], *sorted(run.tags)) for run in resumed) == [
-        (f"/evidence/{evidence}", f"evidence:{evidence}", "workload:support")
+    assert sorted((run.parameters["evidence"], *sorted(run.tags)) for run in resumed) == [
+        (evidence, f"evidence:{evidence}", "workload:support")
         for evidence in ("approved", "failed", "reconsidered")
     ]
     assert "0 answered promotions were resumed" in maintenance(verify=False)
@@ -117,7 +115,7 @@ def test_a_promotion_that_broke_off_after_the_answer_resumes_and_an_unanswered_o
 
 @pytest.mark.parametrize("ending", ["Crashed", "Failed"])
 def test_an_answer_that_no_promotion_lived_to_record_is_recorded_after_all(
-    home: Path, folder: Path, ending: str
+    home: Path, ending: str
 ) -> None:
     from prefect import states
     from prefect.client.orchestration import get_client
@@ -127,7 +125,7 @@ def test_an_answer_that_no_promotion_lived_to_record_is_recorded_after_all(
     from flows.maintenance import maintenance
 
     evidence = f"held-{ending.lower()}"
-    run = promotion(workload_text.write(folder), evidence, "Running")
+    run = promotion(evidence, "Running")
     waits = states.Suspended(timeout_seconds=3600, pause_key=approvals.GATE_KEY)
     keys = waits.state_details.run_input_keyset = {**keyset_from_paused_state(waits)}
     with get_client(sync_client=True) as client:
@@ -154,14 +152,12 @@ def test_an_answer_that_no_promotion_lived_to_record_is_recorded_after_all(
         client.set_flow_run_state(run, states.Cancelled(), force=True)
 
 
-def test_the_second_of_two_simultaneous_answers_to_a_form_is_refused(
-    home: Path, folder: Path
-) -> None:
+def test_the_second_of_two_simultaneous_answers_to_a_form_is_refused(home: Path) -> None:
     from prefect.client.orchestration import get_client
 
     from flows import approvals
 
-    run = promotion(workload_text.write(folder), "asked", "Suspended", asks=True)
+    run = promotion("asked", "Suspended", asks=True)
     together, outcomes = threading.Barrier(2), dict[str, str]()
 
     def answer(name: str) -> None:
@@ -185,16 +181,14 @@ def test_the_second_of_two_simultaneous_answers_to_a_form_is_refused(
 
 
 @pytest.mark.parametrize("tagged", ["newer", pytest.param("older", id="with-a-tag-that-lies")])
-def test_what_replaced_the_evidence_that_was_read_is_not_decided(
-    home: Path, folder: Path, tagged: str
-) -> None:
+def test_what_replaced_the_evidence_that_was_read_is_not_decided(home: Path, tagged: str) -> None:
     from prefect.client.orchestration import get_client
     from prefect.states import Cancelled
 
     from flows import approvals, prefect_api
 
     shell = Terminal({**os.environ}, is_forked=True)
-    run = promotion(workload_text.write(folder), "newer", "Suspended", asks=True, tagged=tagged)
+    run = promotion("newer", "Suspended", asks=True, tagged=tagged)
     assert "approve support --evidence newer\n" in shell.run("pending").stdout
     for answer in (["approve"], ["reject", "--comment", "worse"]):
         refused = shell.run(*answer, "support", "--evidence", "older", "--as", "ann")

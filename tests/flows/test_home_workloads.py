@@ -18,7 +18,7 @@ from flows.home_workloads import WorkloadFileError
 from flows.promotion import ForeignEvidenceError
 from flows.settings import Settings
 from flows.workload_file import ForeignPathError, WorkloadError
-from tests.support import warehouses, workload_text
+from tests.support import workload_text
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PASSED = Judgement("pass", ("better",), "correct_name")
@@ -100,47 +100,41 @@ def test_a_workload_with_evidence_and_no_file_waits_for_somebody_at_the_home(
     evidence = asked(home, "support")
     with pytest.raises(WorkloadFileError, match="knows none"):
         home_workloads.enter(home, "support", file)
-    with pytest.raises(WorkloadFileError, match="knows none"):  # no run says when it was made
-        promotion.rules_file(home, evidence, str(file))
+    with pytest.raises(WorkloadFileError, match="knows none"):
+        promotion.in_force(home, evidence)
 
 
 def test_the_file_of_another_workload_approves_nothing(home: Settings, folder: Path) -> None:
-    home_workloads.adopt(home, "support", workload_text.write(folder))
-    beta = folder / "beta.yaml"
-    beta.write_text((folder / "support.yaml").read_text().replace("support", "beta"))
-    home_workloads.adopt(home, "beta", beta)
+    file = workload_text.write(folder)
+    home_workloads.adopt(home, "support", file)
     evidence = asked(home, "support")
-    assert promotion.rules_file(home, evidence, "") == folder / "support.yaml"
-    own = folder / "support.yaml"
-    assert promotion.rules_file(home, evidence, str(own)) == own
-    with pytest.raises(ForeignEvidenceError, match="this home's file of it is"):
-        promotion.rules_file(home, evidence, str(beta))
+    assert promotion.in_force(home, evidence).workload == "support"
+    file.write_text(file.read_text().replace("support", "beta"))
+    with pytest.raises(ForeignEvidenceError, match="its file describes beta"):
+        promotion.in_force(home, evidence)
 
 
 def test_evidence_is_of_this_home_and_of_the_workload_that_is_named(
     home: Settings, tmp_path: Path
 ) -> None:
     evidence = asked(home, "support")
-    assert promote.read_own_evidence(home, "support", evidence.digest, "") == evidence
-    assert (
-        promote.read_own_evidence(home, "", "", str(evidence.folder)) == evidence
-    )  # as older versions say it
+    assert promote.read_own_evidence(home, "support", evidence.digest) == evidence
     elsewhere = tmp_path / "elsewhere" / "support" / evidence.digest
     elsewhere.parent.mkdir(parents=True)
     evidence.folder.rename(elsewhere)
-    for workload, digest, folder in (
-        ("", "", str(elsewhere)),
-        ("../../elsewhere/support", evidence.digest, ""),
-        ("support", "../../../elsewhere/support/" + evidence.digest, ""),
-        ("", "", ""),
-        ("support", evidence.digest, ""),
+    for workload, digest in (
+        ("", str(elsewhere)),
+        ("../../elsewhere/support", evidence.digest),
+        ("support", "../../../elsewhere/support/" + evidence.digest),
+        ("", ""),
+        ("support", evidence.digest),
     ):
         with pytest.raises(ForeignEvidenceError):
-            promote.read_own_evidence(home, workload, digest, folder)
+            promote.read_own_evidence(home, workload, digest)
     (home.evidence / "beta").mkdir()
     elsewhere.rename(home.evidence / "beta" / evidence.digest)
     with pytest.raises(ForeignEvidenceError, match="it is evidence on support"):
-        promote.read_own_evidence(home, "beta", evidence.digest, "")
+        promote.read_own_evidence(home, "beta", evidence.digest)
 
 
 @pytest.mark.parametrize("verdict", ["fail", "inconclusive"])
@@ -151,7 +145,7 @@ def test_nobody_is_asked_about_evidence_that_the_gate_did_not_pass(
     judged = Judgement(verdict, ("worse",), "correct_name")
     evidence = asked(home, "support", judged)
     with pytest.raises(ForeignEvidenceError, match=f"verdict on it is {verdict}, expected pass"):
-        promote.read_own_evidence(home, "support", evidence.digest, "")
+        promote.read_own_evidence(home, "support", evidence.digest)
 
 
 def test_evidence_that_is_a_link_to_elsewhere_is_not_of_this_home(
@@ -162,39 +156,7 @@ def test_evidence_that_is_a_link_to_elsewhere_is_not_of_this_home(
     evidence.folder.rename(elsewhere)
     evidence.folder.symlink_to(elsewhere)
     with pytest.raises(ForeignEvidenceError, match="not evidence of this home"):
-        promote.read_own_evidence(home, "support", evidence.digest, "")
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("prefect_server")
-def test_a_promotion_from_before_the_upgrade_brings_its_own_file_and_a_later_one_does_not(
-    home: Settings, folder: Path
-) -> None:
-    from prefect import flow
-
-    file, evidence = workload_text.write(folder), asked(home, "support")
-
-    @flow
-    def older(config: str, evidence_folder: str) -> Path:
-        return promotion.rules_file(
-            home, promote.read_own_evidence(home, "", "", evidence_folder), config
-        )
-
-    with warehouses.connect(home.warehouse) as con:
-        con.execute("update raw.signing set since = now() - interval 1 hour")
-    with pytest.raises(WorkloadFileError, match="knows none"):
-        older(str(file), str(evidence.folder))
-    with warehouses.connect(home.warehouse) as con:
-        con.execute("update raw.signing set since = now() + interval 1 hour")
-    (folder / "shadow").write_text("user: root:x:0\n- secret")
-    with pytest.raises(ForeignPathError, match="this home knows no such file"):
-        older(str(folder / "shadow"), str(evidence.folder))
-    assert older(str(file), str(evidence.folder)) == file
-    assert home_workloads.require(home, "support") == file
-    laxer = folder / "laxer.yaml"
-    laxer.write_text(file.read_text())
-    with pytest.raises(ForeignEvidenceError, match="this home's file of it is"):
-        older(str(laxer), str(evidence.folder))
+        promote.read_own_evidence(home, "support", evidence.digest)
 
 
 def test_a_file_that_a_server_keeps_is_nobodys_and_not_even_read(

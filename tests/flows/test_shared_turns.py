@@ -163,7 +163,7 @@ def test_another_machine_promotes_by_what_the_turn_froze_and_the_rules_of_its_ow
     workload_file.withhold(home, turn)
 
     there = at_another_machine(folder, monkeypatch)
-    evidence = promote.read_own_evidence(there, "support", to.name, "")
+    evidence = promote.read_own_evidence(there, "support", to.name)
     releases.require_bytes(there, evidence)
     with pytest.raises(WorkloadFileError, match="knows none"):
         promotion.in_force(there, evidence)

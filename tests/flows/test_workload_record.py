@@ -13,7 +13,7 @@ from components.gate.evidence_folder import Evidence, EvidenceSubject, TurnRefer
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
 from components.store import manifest
-from flows import home_workloads, promotion, workload_file
+from flows import promotion, workload_file
 from flows.settings import Settings
 from flows.workload_file import ForeignPathError, RecordChangedError, WorkloadError, read_workload
 from tests.support import workload_text
@@ -98,18 +98,6 @@ def test_a_turn_that_is_retried_and_its_stages_read_what_was_frozen(
     assert workload_file.workload_of_run(str(turn / workload_file.NAME)).note == "as it began"
 
 
-def test_a_turn_of_an_older_version_has_nothing_frozen_and_reads_the_file_when_it_is_run_next(
-    home: Settings, folder: Path
-) -> None:
-    older = home.turns / "support" / "t1"
-    older.mkdir(parents=True)
-    (older / "stages.json").write_text('[{"name": "collect", "seconds": 1.0}]')
-    assert workload_file.under_way(home.turns, "t1") is None
-    begun(home, workload_text.write(folder, note="read now"))
-    assert workload_file.under_way(home.turns, "t1") == older
-    assert workload_file.read(older).note == "read now"
-
-
 def test_only_a_turn_under_way_lends_its_stages_a_record(home: Settings, folder: Path) -> None:
     turn = begun(home, workload_text.write(folder))
     copied = home.turns / "support" / "notes" / "deeper"
@@ -152,19 +140,3 @@ def test_evidence_whose_workload_was_exchanged_approves_nothing(
     workload_file.begin(turn, read_workload(workload_text.write(folder, base_served_as="large")))
     with pytest.raises(RecordChangedError, match="was made with another workload"):
         promotion.in_force(home, about)
-
-
-def test_an_approval_that_an_older_version_asked_for_freezes_its_workload_when_it_is_resumed(
-    home: Settings, folder: Path
-) -> None:
-    file = workload_text.write(folder, base_served_as="small")
-    home_workloads.adopt(home, "support", file)
-    about = asked(home, None)
-    turn = home.turns / "support" / "t1"
-    turn.mkdir(parents=True)
-    manifest.write(turn, kind="turn", now=NOW, body={"evidence": str(about.folder)})
-    assert promotion.in_force(home, about).base_name == "small"
-    workload_text.write(folder, base_served_as="large")
-    assert promotion.in_force(home, about).base_name == "small"
-    file.unlink()
-    assert promotion.in_force(home, about).base_name == "small"

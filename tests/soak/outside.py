@@ -277,7 +277,7 @@ def checks(home: Path, people: Sequence[Person]) -> Iterator[str]:
 
 
 def _chain(home: Path) -> Iterator[str]:
-    """Recompute the chain of decisions as sql/migrations/0017_decisions.sql describes it."""
+    """Recompute the chain of decisions as sql/migrations/0100_schema.sql describes it."""
     before, number = "0" * 64, 0
     words = {
         (row["sequence"], row["field"]): row

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from components.store import lake, warehouse
@@ -72,6 +73,21 @@ def create(path: Path) -> None:
     """Copy an empty warehouse to a path, for code that opens it itself and would make it anew."""
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(_empty(), path)
+
+
+VERSION_0 = """
+    create schema raw;
+    create table raw.migrations (number integer primary key, name text);
+    insert into raw.migrations values (1, '0001_raw.sql'), (59, '0059_audits.sql');
+"""
+"""What the last version 0.x had applied."""
+
+
+def create_of_version_0(path: Path) -> None:
+    """Create a file as a version 0.x left it, with its list of migrations and no other table."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with duckdb.connect(path) as con:
+        con.execute(VERSION_0)
 
 
 _lakes: dict[int, Lake] = {}

@@ -1,21 +1,18 @@
-"""Settled sides stay in the warehouse through growth, feedback and upgrades."""
+"""Settled sides stay in the warehouse through growth and feedback."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import duckdb
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from components.curate.settings import Rules
 from components.schema import Json
-from components.store import warehouse
 from components.store.warehouse import Connection
 from tests.support import curations, logs, warehouses
 
-SQL = Path(warehouse.__file__).parents[2] / "sql" / "migrations"
 ROWS = 30
 
 
@@ -78,29 +75,3 @@ def test_a_frozen_row_never_changes_side(tmp_path: Path, grown: list[Turn], spli
             if tally.train and tally.holdout:
                 curations.freeze(con, tmp_path / "snapshots", "weather", rules=rules, now=logs.NOW)
                 first |= now
-
-
-def test_sides_of_a_file_from_before_rows_were_settled_one_by_one_stay(tmp_path: Path):
-    old = tmp_path / "old"
-    old.mkdir()
-    for path in sorted(SQL.glob("000[1-5]_*.sql")):
-        (old / path.name).write_text(path.read_text())
-    turn, rules = Turn(frozenset(range(ROWS)), frozenset(), 0.5), Rules(holdout_share=0.5)
-    with warehouses.connect(tmp_path / "new.duckdb") as con:
-        load(con, tmp_path, turn)
-        curations.curate(con, "weather", rules, now=logs.NOW)
-        groups = con.execute(
-            "select distinct ties[2], side from curated.standings order by all"
-        ).fetchall()
-    others = {group: "holdout" if side == "train" else "train" for group, side in groups}
-    with duckdb.connect(tmp_path / "old.duckdb") as con:
-        warehouse.migrate(con, old)
-        con.executemany(
-            "insert into curated.sides values ('weather', ?, 'tools', ?, '2025-01-01')",
-            list(others.items()),
-        )
-    with warehouse.connect(tmp_path / "old.duckdb") as con:
-        load(con, tmp_path, turn)
-        curations.curate(con, "weather", rules, now=logs.NOW)
-        sides = con.execute("select distinct ties[2], side from curated.standings").fetchall()
-        assert dict(sides) == others

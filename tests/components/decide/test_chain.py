@@ -8,7 +8,6 @@ import pytest
 
 from components.decide import chain, decision_log
 from components.decide.chain import Head
-from components.store import warehouse
 from components.store.warehouse import Connection
 from tests.support import chains
 from tests.support.chains import event
@@ -254,45 +253,3 @@ def test_the_line_breaks_of_unicode_in_a_comment_part_no_line_of_an_export(
     chains.append(con, event(comment="pasted\u2028from\u2029a\x85page"), event(run="r2"))
     decision_log.export_links(path, decision_log.links(con))
     assert decision_log.first_differing_line(path, decision_log.links(con)) is None
-
-
-def test_decisions_of_an_older_warehouse_are_chained_in_their_order(tmp_path: Path) -> None:
-    import duckdb
-
-    import sql
-
-    path = tmp_path / "old.duckdb"
-    folder = Path(sql.__path__[0]) / "migrations"
-    with duckdb.connect(path) as old:
-        old.execute("create schema raw")
-        old.execute("create table raw.migrations (number integer primary key, name text)")
-        for file in sorted(folder.glob("*.sql")):
-            if int(file.name[:4]) < 17:
-                old.execute(file.read_text())
-                values = {"number": int(file.name[:4]), "name": file.name}
-                old.execute("insert into raw.migrations values ($number, $name)", values)
-        old.execute(
-            """
-            insert into raw.decisions by name
-            select
-                'd' || n as decision_id, 'support' as workload_id, 'e' || n as evidence_digest,
-                if(n = 2, 'reject', 'approve') as decision, 'añn "x"' as approver,
-                'line' || chr(10) || n as comment, if(n = 3, null, 'run-' || n) as flow_run_id,
-                timestamptz '2026-01-01 00:00:00.25+00' - to_days(n::integer) as decided_at
-            from range(1, 4) as numbers (n)
-            """
-        )
-    with warehouse.connect(path) as con:
-        links = decision_log.links(con)
-        assert broken(con) is None
-        decisions = [
-            (link.evidence_digest, link.kind, link.comment, link.flow_run_id) for link in links
-        ]
-        chains.append(con, event())
-        assert broken(con) is None
-    assert decisions == [
-        ("e3", "approve", "line\n3", ""),
-        ("e2", "reject", "line\n2", "run-2"),
-        ("e1", "approve", "line\n1", "run-1"),
-    ]
-    assert links[0].approver == 'añn "x"'

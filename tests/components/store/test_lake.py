@@ -35,7 +35,7 @@ from components.store.lake import Lake, LakeError, WarehouseConflictError
 from components.store.lock import WarehouseBusyError
 from components.store.warehouse import Connection, DiskFullError
 from flows import sources
-from tests.support import forking, lakes, logs, small_disk
+from tests.support import forking, lakes, logs, small_disk, warehouses
 
 COMMIT = "TransactionContext Error: Failed to commit: Failed to commit DuckLake transaction.\n"
 QUERY = 'Failed to execute query "UPDATE "raw"."gate" SET ...": '
@@ -566,6 +566,15 @@ def test_a_lake_of_a_newer_release_is_refused(place: Lake):
     lakes.execute("insert into raw.migrations values (9999, 'x')", name_of(place))
     with pytest.raises(LakeError, match="does not know: a newer release"), warehouse.connect(place):
         pass
+
+
+@on_postgres
+def test_a_lake_of_version_0_is_refused_and_stays_as_it_is(tmp_path: Path):
+    place = Lake(lakes.database("of_version_0"), str(tmp_path / "rows"))
+    lakes.execute(warehouses.VERSION_0, "of_version_0")
+    with pytest.raises(LakeError, match=r"version 0\.x.*a new database"), warehouse.connect(place):
+        pass
+    assert lakes.execute("select count(*) from raw.migrations", "of_version_0") == [(2,)]
 
 
 @pytest.mark.parametrize(

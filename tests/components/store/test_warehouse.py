@@ -2,6 +2,8 @@ import fcntl
 import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from contextlib import closing
@@ -16,7 +18,7 @@ from components.curate import parsed_rows
 from components.erase import tables
 from components.store import lock, warehouse
 from components.store.warehouse import Connection
-from tests.support import warehouse_holder
+from tests.support import warehouse_holder, warehouses
 from tests.support.warehouse_holder import held_elsewhere
 
 
@@ -133,24 +135,74 @@ def test_migrations_are_in_the_file_and_not_in_its_log(tmp_path: Path):
         ]
 
 
-def test_a_migration_that_fails_leaves_the_old_schema(tmp_path: Path):
-    (tmp_path / "0001_bad.sql").write_text("create table raw.one (x int); select nonsense")
+def test_an_upgrade_that_fails_leaves_the_old_schema_and_the_rows(tmp_path: Path):
+    (tmp_path / "0001_first.sql").write_text("create table raw.notes (note text)")
     con = duckdb.connect()
+    warehouse.migrate(con, tmp_path)
+    con.execute("insert into raw.notes values ('kept')")
+    (tmp_path / "0002_bad.sql").write_text(
+        "alter table raw.notes add column author text; select nonsense"
+    )
     with pytest.raises(duckdb.BinderException):
         warehouse.migrate(con, tmp_path)
-    assert warehouse.rows(con, "select * from raw.migrations") == []
-    with pytest.raises(duckdb.CatalogException):
-        con.execute("from raw.one")
+    assert warehouse.rows(con, "select number from raw.migrations") == [{"number": 1}]
+    assert warehouse.rows(con, "from raw.notes") == [{"note": "kept"}]
+
+
+UPGRADE = """
+import sys
+from pathlib import Path
+import duckdb
+from components.store import warehouse
+con = duckdb.connect(sys.argv[1])
+print("opened", flush=True)
+warehouse.migrate(con, Path(sys.argv[2]))
+"""
+
+
+def test_an_upgrade_that_is_killed_leaves_the_old_schema_and_the_rows(tmp_path: Path):
+    file = tmp_path / "old.duckdb"
+    (tmp_path / "0001_first.sql").write_text("create table raw.notes (note text)")
+    with duckdb.connect(file) as con:
+        warehouse.migrate(con, tmp_path)
+        con.execute("insert into raw.notes values ('kept')")
+    (tmp_path / "0002_endless.sql").write_text(
+        "alter table raw.notes add column author text; update raw.notes set author = 'unknown';"
+        "create table raw.sums as select sum(a.range * b.range) from range(9999999) as a,"
+        " range(9999999) as b"
+    )
+    command = [sys.executable, "-c", UPGRADE, str(file), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as upgrading:
+        assert upgrading.stdout is not None
+        upgrading.stdout.readline()
+        time.sleep(0.5)  # so that it is amid the migration
+        assert upgrading.poll() is None
+        upgrading.kill()
+    with duckdb.connect(file) as con:
+        assert warehouse.rows(con, "select number from raw.migrations") == [{"number": 1}]
+        assert warehouse.rows(con, "from raw.notes") == [{"note": "kept"}]
 
 
 def test_a_file_from_a_newer_program_is_refused(path: Path):
     with warehouse.connect(path) as con:
         warehouse.insert(con, "raw.migrations", [{"number": 9999, "name": "9999_future.sql"}])
     with (
-        pytest.raises(warehouse.WarehouseNewerError, match="9999"),
+        pytest.raises(warehouse.WarehouseVersionError, match="9999"),
         warehouse.connect(path),
     ):
         pass
+
+
+def test_a_file_of_version_0_is_refused_and_stays_as_it_is(path: Path):
+    warehouses.create_of_version_0(path)
+    before = path.read_bytes()
+    with (
+        pytest.raises(warehouse.WarehouseVersionError, match=r"version 0\.x.*FLYWHEEL_HOME"),
+        warehouse.connect(path),
+    ):
+        pass
+    assert path.read_bytes() == before
+    assert [*path.parent.iterdir()] == [path]
 
 
 def test_a_failing_block_leaves_nothing_behind(path: Path):

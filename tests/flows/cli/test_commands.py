@@ -246,14 +246,33 @@ def test_a_server_that_goes_away_is_named_without_a_traceback(folder: Path) -> N
     assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.parametrize("command", [("audit",), ("feedback", "shop")])
+@pytest.mark.parametrize("command", ["audit", "feedback shop"])
 def test_a_warehouse_of_a_newer_release_is_named_without_a_traceback(
-    tmp_path: Path, command: tuple[str, ...]
+    tmp_path: Path, command: str
 ) -> None:
     shell = terminal.in_home(tmp_path / "home", is_forked=True)
     with warehouses.connect(shell.settings.warehouse) as con:
         con.execute("insert into raw.migrations values (9999, 'from the future')")
-    ended = shell.run(*command)
+    ended = shell.run(*command.split())
     assert ended.returncode == 2
     assert ended.stderr.startswith("the warehouse has migrations {9999}")
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["status", "audit", "collect log.jsonl", "up", "backup {}/a.tar.zst", "erase --verify"],
+)
+def test_a_home_of_version_0_is_named_in_a_sentence_and_stays_as_it_is(
+    tmp_path: Path, command: str
+) -> None:
+    shell = terminal.in_home(tmp_path / "home", is_forked=True)
+    file = shell.settings.warehouse
+    warehouses.create_of_version_0(file)
+    before = file.read_bytes()
+    ended = shell.run(*command.format(tmp_path).split())
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("the warehouse was made by a version 0.x of Flywheel, and ")
+    assert "pip install 'lora-flywheel<1'" in ended.stderr
+    assert file.read_bytes() == before
+    assert not (shell.settings.home / "prefect").exists()

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from components.store import warehouse
-from components.store.warehouse import WarehouseNewerError
+from components.store.warehouse import WarehouseVersionError
 from flows.cli import stack_commands
 from flows.settings import HOST, Settings, SettingsError
 from flows.stack import control, processes, stack_services
@@ -85,7 +85,7 @@ def test_up_is_refused_where_the_stack_keeps_its_data_elsewhere(
 def test_nothing_is_started_on_the_warehouse_of_a_newer_release(settings: Settings) -> None:
     with warehouse.connect(settings.warehouse) as con:
         con.execute("insert into raw.migrations values (9999, '9999_later.sql')")
-    refused = pytest.raises(WarehouseNewerError, match="that this Flywheel does not know")
+    refused = pytest.raises(WarehouseVersionError, match="that this Flywheel does not know")
     with refused:
         control.up(settings, lambda _: None, "tiny_deploy")
     assert control.stack_status(settings).phase == "down"
