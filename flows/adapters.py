@@ -99,16 +99,8 @@ class ExportRequest:
     served_as: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """The adapter's key, and what a person should know of the export, if anything."""
-
-    key: str
-    warning: str = ""
-
-
-def export_adapter(home: Settings, request: ExportRequest) -> Exported:
-    """Write the export, all of it or nothing, signed by this installation.
+def export_adapter(home: Settings, request: ExportRequest) -> str:
+    """Write the export, all of it or nothing, signed by this installation; return its adapter.
 
     The export of a registered version holds the record of the decision. NIM's folder takes nothing
     but adapters, so its signature lies next to it, as ``<folder>.sig``.
@@ -137,7 +129,7 @@ def export_adapter(home: Settings, request: ExportRequest) -> Exported:
             signature.replace(model_signature.signature_path(request.to))
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return Exported(adapter.name, _warning(home, version))
+    return adapter.name
 
 
 def _sign_export(
@@ -155,15 +147,6 @@ def _sign_export(
         releases.write_record(folder, links)
     model_signature.sign(folder, private)
     return None
-
-
-def _warning(home: Settings, version: Version | None) -> str:
-    if version is None or not releases.is_unsigned(home, version):
-        return ""
-    return (
-        f"version {version.number} of {version.name} was registered by an older Flywheel and has "
-        "no signature: its files at MLflow were not compared"
-    )
 
 
 def _write_export(

@@ -25,8 +25,7 @@ from components.decide.statement import Statement
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence
 from components.store import warehouse
-from components.store.manifest import folder_digest
-from flows import home_workloads, settings, workload_file
+from flows import home_workloads, workload_file
 from flows.approvals import PendingApproval
 from flows.settings import Settings
 
@@ -110,9 +109,10 @@ def sign_statement(form: Statement, rules: ApprovalRules, key: Path | None) -> s
 
 def proof(evidence: Evidence) -> ProofContext:
     """Return the full digests that a signed statement on an evidence must name."""
-    folder = settings.load().adapters / evidence.subject.workload / evidence.subject.adapter
-    adapter = evidence.subject.adapter_bytes or folder_digest(folder)
-    return ProofContext(evidence=evidence_folder.whole_digest(evidence.folder), adapter=adapter)
+    return ProofContext(
+        evidence=evidence_folder.whole_digest(evidence.folder),
+        adapter=evidence.subject.adapter_bytes,
+    )
 
 
 def signed_answer(

@@ -316,7 +316,6 @@ def _move_at_once(home: Settings, order: Order) -> str | None:
         pending = Pending(_plan(order, known.champions), _now(), order.flow_run_id)
         journal.write_pending(home.locks, pending)
     version = pending.change.version
-    assert version is not None  # a rollback's is registered
     if order.to not in (None, version):
         raise RollbackError(
             f"rolling back {workload} to version {order.to}: a rollback to version {version} is "

@@ -353,13 +353,6 @@ def _verify_champion(home: Settings, workload: str) -> tuple[str, ...]:
     with journal.lock_champion(home.tables, home.locks, workload, wait=False) as is_ours:
         if is_ours:  # else whoever changes the champion does the same
             champions.write_approved_versions(home, workload)
-            # An older home's champion, or one with an older release's code.
-            signed = releases.sign_older(home, workload)
-            if status.unsigned:
-                names = ", ".join(status.unsigned)
-                get_run_logger().warning("no signature: %s; signed: %s", names, signed or "none")
-            elif signed:
-                get_run_logger().info("version %s of %s got this release's code", signed, workload)
     return ()
 
 

@@ -32,7 +32,6 @@ class HoldoutUseTerms:
     """A permitted holdout use; ``earlier`` are those of the same challenger and policy."""
 
     look: HoldoutUse
-    left: float
     terms: Terms
     earlier: tuple[HoldoutUse, ...] = ()
 
@@ -94,11 +93,7 @@ def record_use(
     )
     with warehouse.connect(home.tables) as con, warehouse.transaction(con):
         book = ledger.read_holdout_log(con)
-        # Older versions recorded no digest of the scores, and no cap.
-        plain = policy.to_json()
-        older = manifest.digest([plain, *sorted(guards)] if guards else plain)
-        same = book.find(look) or book.find(replace(look, policy_digest=older))
-        if same is not None:
+        if (same := book.find(look)) is not None:
             (under,) = (seal for seal in book.seals if seal.decision == same.seal)
             return _use_terms(book.before(same), under, same, held, body)
         under = _find_or_seal(con, book, policy, held, now=now)
@@ -118,12 +113,9 @@ def allot_use(
     The uses of the holdout before it doubled may have chosen this challenger, so numbers go on from
     them, though their alpha is not counted; planned uses share it with so many more.
     """
-    before = book.counting(under, held, look.requests)
-    spent = [
-        significance.allowance(under.alpha, use.number) if use.alpha is None else use.alpha
-        for use in before
-    ]
-    earlier = sum(use not in before for use in book.informing(held, look.requests))
+    before = book.counting(under, held)
+    spent = [use.alpha for use in before]
+    earlier = sum(use not in before for use in book.informing(held))
     alpha, number = min(under.alpha, policy.alpha), 1 + len(before)
     if policy.looks is None:
         number += earlier
@@ -136,7 +128,7 @@ def allot_use(
 
 def record_judgement(taken: HoldoutUseTerms, judgement: Judgement) -> Judgement:
     """Record the result of a use, and add its terms to the judgement."""
-    if judgement.target is not None and taken.look.decision is not None:
+    if judgement.target is not None and taken.look.decision:
         with warehouse.connect(settings.load().tables) as con:
             ledger.record_result(
                 con, taken.look, test=judgement.target.test, outcome=judgement.outcome
@@ -193,14 +185,11 @@ def _use_terms(
     policy: Mapping[str, Json],
 ) -> HoldoutUseTerms:
     """Return the terms of a holdout use; ``book`` is the log before it."""
-    before = book.counting(under, held, look.requests)
+    before = book.counting(under, held)
     changes = policies.changes(json.loads(under.policy), policy)
     used = [
-        use.looked_at
-        for use in (*before, look)
-        if use.policy == look.policy and (use.decision or 0) > 0
+        use.looked_at for use in (*before, look) if use.policy == look.policy and use.decision > 0
     ]
-    left = look.alpha_left or 0.0
     terms = Terms(
         decision=under.decision,
         sealed_at=_timestamp(under.sealed_at),
@@ -208,22 +197,18 @@ def _use_terms(
         holdout_version=under.holdout_version,
         alpha=under.alpha,
         looks=len(before),
-        left=left,
+        left=look.alpha_left,
         others=tuple(sorted({use.workload_id for use in before} - {held.workload})),
         changes=changes,
         changed_at=_timestamp(min(used)) if changes and used else "",
     )
     same = (look.workload_id, look.adapter, look.task, look.policy)
     earlier = tuple(
-        use
-        for use in before
-        if (use.workload_id, use.adapter, use.task, use.policy) == same
-        and (use.decision or 0) > 0
-        and use.alpha is not None
+        use for use in before if (use.workload_id, use.adapter, use.task, use.policy) == same
     )
     # If the same was measured twice, the scorecards that are kept are not those of the first use.
     measured = {(use.challenger_scorecard, use.opponent_scorecard) for use in earlier}
-    return HoldoutUseTerms(look, left, terms, earlier if len(measured) == len(earlier) else ())
+    return HoldoutUseTerms(look, terms, earlier if len(measured) == len(earlier) else ())
 
 
 def _timestamp(at: datetime) -> str:

@@ -11,7 +11,6 @@ from components.decide import chain, decision_log
 from components.decide.chain import Link
 from components.decide.decision_log import LogEvent
 from components.evaluate.settings import EvaluationSettings
-from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, EvidenceSubject
 from components.models import model_signature
 from components.models.model_signature import ModelSignatureError, UnsignedError
@@ -50,12 +49,10 @@ class ChangedAdapterError(ValueError):
 class ReleaseStatus:
     """How MLflow's versions of a workload compare with the chain of decisions.
 
-    ``unsigned`` are versions of an older home, without a signature; ``verified`` counts those whose
-    every byte was compared.
+    ``verified`` counts those whose every byte was compared.
     """
 
     objections: tuple[str, ...]
-    unsigned: tuple[str, ...]
     verified: int
 
 
@@ -90,7 +87,7 @@ class Books:
     def promoted(self) -> dict[str, ChampionChange]:
         """The promotions that made versions champion, by the version's number."""
         promotions = [change for change in self._done if change.kind == "promotion"]
-        return {change.version: change for change in promotions if change.version}
+        return {change.version: change for change in promotions}
 
     @property
     def approved(self) -> frozenset[str]:
@@ -98,7 +95,7 @@ class Books:
         return frozenset(link.evidence_digest for link in self.links if link.kind == "approve")
 
     def release_of(self, version: str) -> ReleaseRecord | None:
-        """Return the newest release of a version; ``None`` if an older home registered it."""
+        """Return the newest release of a version; ``None`` before the first."""
         releases = (logged_model.release_of(asdict(link)) for link in reversed(self.links))
         return next((made for made in releases if made and made.version == version), None)
 
@@ -116,8 +113,6 @@ def public_key(home: Settings) -> Path:
 def require_bytes(home: Settings, evidence: Evidence) -> None:
     """Refuse an adapter that was changed after the evidence on it was made."""
     expected = evidence.subject.adapter_bytes
-    if not expected:  # evidence of an older version; its manifest is held against the files
-        return
     folder = home.adapters / evidence.subject.workload / evidence.subject.adapter
     manifest.is_finished(folder)  # pulls another machine's
     if (actual := folder_digest(folder)) != expected:
@@ -131,26 +126,16 @@ def require_bytes(home: Settings, evidence: Evidence) -> None:
 def release_version(home: Settings, version: Version, evidence: Evidence) -> None:
     """Enter the digest of an approved version's files into the chain, and sign them; idempotent.
 
-    A version that an older release registered, unsigned or with code that this one may not load,
-    gets new files from the adapter whose bytes the evidence binds. Raises ``SignatureError`` if the
-    files are not those that were registered, ``ChangedAdapterError`` if not those that were
-    approved.
+    Raises ``ModelSignatureError`` if the files are not those that were registered,
+    ``ChangedAdapterError`` if not those that were approved.
     """
     with TemporaryDirectory(prefix="flywheel-") as scratch:
         folder = registry.download_version(version.name, version.number, Path(scratch) / "fetched")
-        is_older = logged_model.runs_older_code(folder)
-        is_released = _is_released(home, folder, version)
-        if is_released and not is_older:
+        if _is_released(home, folder, version):
             return
-        if (folder / model_signature.SIGNATURE).is_file():
-            if not is_released:  # a kill left a record without a signature
-                (folder / logged_model.RECORD_FILE).unlink(missing_ok=True)
-            model_signature.verify(folder, public_key(home))
-        else:
-            is_older = True
-        if is_older:
-            folder = Path(scratch) / "rewritten"
-            _rewrite_version(home, version, evidence.subject, folder)
+        # A kill left a record without a signature.
+        (folder / logged_model.RECORD_FILE).unlink(missing_ok=True)
+        model_signature.verify(folder, public_key(home))
         _require_same_adapter(home, folder, evidence)
         files = logged_model.files_digest(folder)
         with warehouse.connect(home.tables) as con, warehouse.transaction(con):
@@ -185,7 +170,7 @@ def release_status(home: Settings, workload: str) -> ReleaseStatus:
     meanwhile = before.under_way | _changed_meanwhile(before, books)
     objections = _of_alias(books, workload, now.champion, meanwhile)
     objections += [objection for version in versions for objection in _of_tags(books, version)]
-    unsigned, verified = list[str](), 0
+    verified = 0
     numbered = {version.number: version for version in versions}
     objections += _of_previous(books, numbered.get(now.previous or ""))
     if now.canary is not None and now.canary not in before.canaries | books.canaries:
@@ -200,11 +185,9 @@ def release_status(home: Settings, workload: str) -> ReleaseStatus:
         try:
             _verify(home, books, numbered[number])
             verified += 1
-        except UnsignedError:
-            unsigned.append(f"version {number} of {workload} ({alias})")
         except ValueError as error:
             objections.append(f"version {number} of {workload} ({alias}): {error}")
-    return ReleaseStatus(tuple(objections), tuple(unsigned), verified)
+    return ReleaseStatus(tuple(objections), verified)
 
 
 def recorded_champion(home: Settings, workload: str) -> Version | None:
@@ -245,43 +228,12 @@ def require_version(home: Settings, version: Version) -> None:
     try:
         if not objections:
             _verify(home, books, version)
-    except UnsignedError:
-        return
     except ValueError as error:
         objections = [str(error)]
     if objections:
         raise NotApprovedError(
             f"using version {version.number} of {version.name}: {'; '.join(objections)}"
         )
-
-
-def is_unsigned(home: Settings, version: Version) -> bool:
-    """Return whether an older home registered a version, so that no signature is expected."""
-    return _books(home, version.name).release_of(version.number) is None
-
-
-def sign_older(home: Settings, workload: str) -> str | None:
-    """Sign a champion without objections that an older release registered, or whose code is older.
-
-    Return its number; ``None`` if nothing was signed, or if its evidence does not bind its bytes.
-    """
-    champion = registry.champion_version(workload)
-    if champion is None or not (is_unsigned(home, champion) or _runs_older_code(champion)):
-        return None
-    folder = home.evidence / workload / champion.evidence
-    evidence = evidence_folder.read(folder) if manifest.is_finished(folder) else None
-    if evidence is None or not evidence.subject.adapter_bytes:
-        return None
-    require_bytes(home, evidence)
-    release_version(home, champion, evidence)
-    return champion.number
-
-
-def _runs_older_code(version: Version) -> bool:
-    with TemporaryDirectory(prefix="flywheel-") as scratch:
-        place = f"{version.number}/{logged_model.MODEL_CODE.name}"
-        path = registry.download_version(version.name, place, Path(scratch))
-        return logged_model.runs_older_code(path.parent)
 
 
 def record_of(home: Settings, workload: str, digest: str) -> list[Link]:
@@ -344,12 +296,8 @@ def _of_alias(
     expected = last.version if last else None
     if champion in {expected} | books.under_way | meanwhile:
         return []
-    if last is None:
-        # Before there was a journal, only the chain knew.
-        version = registry.version_numbered(workload, str(champion))
-        if version.evidence in books.approved:
-            return []
-    elif last.adapter_key in books.tainted and (champion is None or champion in books.promoted):
+    is_erased = last is not None and last.adapter_key in books.tainted
+    if is_erased and (champion is None or champion in books.promoted):
         return []  # an erasure took the alias from it
     stands = f"stands on version {champion}" if champion else "is on no version"
     knows = f"version {expected}" if expected else "none"
@@ -421,15 +369,13 @@ def _of_tags(books: Books, version: Version) -> list[str]:
 
 
 def _verify(home: Settings, books: Books, version: Version) -> None:
-    """Compare all files of a version with the chain; ``UnsignedError`` for an older home's."""
+    """Compare all files of a version with the chain."""
     released = books.release_of(version.number)
     with TemporaryDirectory(prefix="flywheel-") as scratch:
         folder = registry.download_version(version.name, version.number, Path(scratch))
         try:
             model_signature.verify(folder, public_key(home))
         except UnsignedError as error:
-            if released is None:
-                raise
             raise ModelSignatureError(f"its signature was removed: {error}") from error
         if released is not None and logged_model.files_digest(folder) != released.files:
             raise ModelSignatureError(
@@ -445,15 +391,6 @@ def _is_released(home: Settings, folder: Path, version: Version) -> bool:
     except ModelSignatureError:
         return False
     return (record.evidence, record.version) == (version.evidence, version.number)
-
-
-def _rewrite_version(
-    home: Settings, version: Version, subject: EvidenceSubject, folder: Path
-) -> None:
-    adapter = home.adapters / subject.workload / subject.adapter
-    how = serving_parameters(home, subject, AdapterManifest.read_untouched(adapter))
-    model_id = registry.logged_model_id(version.name, version.number)
-    logged_model.save_model_files(folder, adapter, how, version.run_id, model_id)
 
 
 def _require_same_adapter(home: Settings, folder: Path, evidence: Evidence) -> None:

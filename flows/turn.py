@@ -394,12 +394,9 @@ def assemble_evidence(
         workload.gate, _digest_holdout(workload, snapshot), adapter.name, ours, theirs, anchor
     )
     root = home.evidence / workload.workload
-    # What an older version asked about keeps its decision: it is found by its own digest.
-    older = evidence_folder.older_digest(subject, judgement, workload.gate)
     digest = evidence_folder.digest(subject, judgement, workload.gate)
-    for known in (older, digest):
-        if manifest.is_finished(root / known):
-            return evidence_folder.read(root / known)
+    if manifest.is_finished(root / digest):
+        return evidence_folder.read(root / digest)
     case = Case(
         subject,
         judgement,
@@ -460,7 +457,7 @@ def judge_challenger(
         theirs,
         policy,
         taken.look.number,
-        left=taken.left,
+        left=taken.look.alpha_left,
         anchor=anchor,
         earlier=_earlier(taken.earlier, theirs[policy.task]),
     )

@@ -24,7 +24,7 @@ def link_body(proof: str, rules_digest: str, **more: str) -> str:
 
 
 def body_value(link: Link, name: str) -> str:
-    """Return a field of a decision's body; empty in links by older versions."""
+    """Return a field of a decision's body; empty in links without it."""
     return str(json.loads(link.body).get(name, "")) if link.body else ""
 
 
@@ -34,7 +34,7 @@ evidence), and the steps of a canary."""
 
 
 def proof_of(link: Link) -> Proof:
-    """Return the proof of the name; ``name`` if an older version did not record it."""
+    """Return the proof of the name; ``name`` if none is recorded."""
     recorded = body_value(link, "proof")
     return next((proof for proof in STRENGTH if proof == recorded), "name")  # pyright: ignore[reportReturnType] - its keys are the proofs
 
@@ -130,7 +130,7 @@ def first_unproved(links: Iterable[Link]) -> Broken | None:
     """Return the first decision that does not meet its own rules, if any.
 
     Every decision after a workload's first rules must name the rules before it, meet them, and be
-    signed where they require that. Decisions by older versions have no rules and are skipped.
+    signed where they require that. Decisions before any rules are skipped.
     """
     in_force: dict[str, Link] = {}
     for link in links:
@@ -216,13 +216,10 @@ ROUNDING = 1e-9
 
 
 def first_uncommitted(links: Iterable[Link], log: HoldoutLog) -> Broken | None:
-    """Return the first seal or look that differs from its link, if any.
-
-    Looks by older versions have no link and are skipped.
-    """
+    """Return the first seal or look that differs from its link, if any."""
     by_place = {link.sequence: link for link in links}
     seals = {seal.decision: seal for seal in log.seals}
-    looks = {look.decision: look for look in log.looks if look.decision is not None}
+    looks = {look.decision: look for look in log.looks}
     committing = {at for at, link in by_place.items() if link.kind in ("sealed", "looked")}
     for place in sorted({*seals, *looks, *committing}):
         if place in seals:
@@ -249,18 +246,18 @@ def _differing(link: Link | None, kind: str, row: SealedPolicy | HoldoutUse) -> 
 
 
 def _unsealed(look: HoldoutUse, seals: Mapping[int, SealedPolicy]) -> str | None:
-    seal = seals.get(look.seal or 0)
-    if seal is None or seal.decision > (look.decision or 0):
+    seal = seals.get(look.seal)
+    if seal is None or seal.decision > look.decision:
         return "is a look under no policy that was sealed before it"
     return None
 
 
 def _overspent(looks: Iterable[HoldoutUse], seals: Mapping[int, SealedPolicy]) -> Broken | None:
-    ordered = sorted(looks, key=lambda look: (look.seal or 0, look.decision or 0))
-    for seal, group in groupby(ordered, key=lambda look: look.seal or 0):
+    ordered = sorted(looks, key=lambda look: (look.seal, look.decision))
+    for seal, group in groupby(ordered, key=lambda look: look.seal):
         spent = 0.0
         for look in group:
-            spent += look.alpha or 0.0
+            spent += look.alpha
             if spent > seals[seal].alpha + ROUNDING:
-                return Broken(look.decision or 0, "was given more than the sealed alpha has left")
+                return Broken(look.decision, "was given more than the sealed alpha has left")
     return None

@@ -29,7 +29,7 @@ class EvidenceSubject:
     ``guard_scorecards`` are both models' on the tasks other than the holdout, ``anchor_scorecards``
     the anchor's (``comparability.Anchor``) if there is one. ``remarks`` is a digest of the prices
     and the note in the workload's file. ``adapter_bytes`` is the whole SHA-256 of the adapter's
-    folder (``folder_digest``); empty in evidence of older versions.
+    folder (``folder_digest``).
     """
 
     workload: str
@@ -76,13 +76,6 @@ class Evidence:
 def digest(subject: EvidenceSubject, judgement: Judgement, policy: Policy) -> str:
     """Return the digest of everything that the decision depends on: 16 hex digits."""
     return manifest.digest(_decided_on(subject, judgement, policy))
-
-
-def older_digest(subject: EvidenceSubject, judgement: Judgement, policy: Policy) -> str:
-    """Return the digest by the rule of older versions, without ``adapter_bytes``."""
-    content = _decided_on(subject, judgement, policy)
-    del content["subject"]["adapter_bytes"]
-    return manifest.digest(content)
 
 
 def _decided_on(subject: EvidenceSubject, judgement: Judgement, policy: Policy) -> dict[str, Any]:
@@ -144,7 +137,7 @@ def finish(
 
 
 def read(folder: Path) -> Evidence:
-    """Read a finished evidence folder of this version or an older one, which has fewer fields.
+    """Read a finished evidence folder.
 
     Raises:
         FileNotFoundError: It is unfinished.
@@ -160,14 +153,14 @@ def read(folder: Path) -> Evidence:
         )
     fields: dict[str, Any] = verdict["subject"]
     for name in ("guard_scorecards", "anchor_scorecards"):
-        fields[name] = tuple(fields.get(name, ()))
+        fields[name] = tuple(fields[name])
     subject = EvidenceSubject(**fields)
     return Evidence(folder, subject, judgements.from_json(verdict["judgement"]))
 
 
 def turn(folder: Path) -> TurnReference | None:
-    """Return the turn that wrote the evidence; ``None`` for evidence of older versions."""
-    fields = json.loads((folder / VERDICT).read_text()).get("turn")
+    """Return the turn that wrote the evidence, if any did."""
+    fields = json.loads((folder / VERDICT).read_text())["turn"]
     return TurnReference(**fields) if fields else None
 
 

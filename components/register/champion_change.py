@@ -6,7 +6,7 @@ champions comes from the journal, approvals from the chain of decisions.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from components.register import registry
@@ -58,12 +58,11 @@ def succession(history: Iterable[JournalEntry], evidence: AbstractSet[str]) -> S
     before: dict[str, str | None] = {}
     left: set[str] = set()
     for change in (entry.change for entry in history if entry.step == "done"):
-        version = change.version or ""
-        left.discard(version)
+        left.discard(change.version)
         if change.kind == "promotion":
-            before[version] = change.champion_before
+            before[change.version] = change.champion_before
             if change.evidence_digest in evidence:
-                approved.add((version, change.evidence_digest))
+                approved.add((change.version, change.evidence_digest))
         elif change.champion_before is not None:
             left.add(change.champion_before)
     return Succession(frozenset(approved), before, frozenset(left))
@@ -190,11 +189,10 @@ def carry_out(journal: ChampionJournal, entry: JournalEntry, why: str = "") -> J
     """
     change = entry.change
     if change.kind == "promotion" and change.rollout_id is None:  # a canary's has its tags
-        assert change.version is not None  # it is registered
         tag_decision(change.workload_id, change.version, "approve", change.asked_by, change.reason)
     _move(change)
     try:
-        return journal.end(entry, change, "done", why)
+        return journal.end(entry, "done", why)
     except SettledError:  # a rollback that others made since must not be taken back
         _restore(journal, change)
         raise
@@ -202,7 +200,6 @@ def carry_out(journal: ChampionJournal, entry: JournalEntry, why: str = "") -> J
 
 def _move(change: ChampionChange) -> None:
     name, version = change.workload_id, change.version
-    assert version is not None  # it is registered
     registry.put_alias(name, CHAMPION, version)
     registry.remove_alias(name, CHALLENGER, version)
     registry.tag_version(name, version, {ROLLED_BACK_TAG: None})
@@ -258,23 +255,16 @@ def _objection(
 def _recovered(
     journal: ChampionJournal, entry: JournalEntry, is_approved: Callable[[JournalEntry], bool]
 ) -> JournalEntry:
-    version = _version(entry.change)
-    change = replace(entry.change, version=version.number) if version else entry.change
+    change = entry.change
+    versions = registry.list_versions(change.workload_id)
+    version = next((each for each in versions if each.number == change.version), None)
     champion = registry.read_aliases(change.workload_id).champion
     why = _objection(change, champion, version, is_approved=is_approved(entry))
     if why is None:
-        again = "it was interrupted, and is finished"
-        return carry_out(journal, replace(entry, change=change), again)
+        return carry_out(journal, entry, "it was interrupted, and is finished")
     if version is not None and champion == version.number:
         registry.put_alias(change.workload_id, CHAMPION, change.champion_before)
-    return journal.end(entry, change, "undone", why)
-
-
-def _version(change: ChampionChange) -> Version | None:
-    if change.version is None:  # older homes recorded promotions before they had a number
-        return registry.version_of_evidence(change.workload_id, change.evidence_digest)
-    versions = registry.list_versions(change.workload_id)
-    return next((each for each in versions if each.number == change.version), None)
+    return journal.end(entry, "undone", why)
 
 
 def set_challenger(version: Version) -> None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -35,7 +35,7 @@ class ChampionChange:
     kind: ChangeKind
     evidence_digest: str
     adapter_key: str
-    version: str | None
+    version: str
     champion_before: str | None
     adapter_before: str | None
     asked_by: str
@@ -107,16 +107,15 @@ class ChampionJournal:
             _insert_entry(con, entry)
         return entry
 
-    def end(
-        self, entry: JournalEntry, change: ChampionChange, step: Literal["done", "undone"], why: str
-    ) -> JournalEntry:
-        """Record the end of a change, which now has the version's number.
+    def end(self, entry: JournalEntry, step: Literal["done", "undone"], why: str) -> JournalEntry:
+        """Record the end of a change.
 
         ``entry`` is its intention, ``why`` a note; empty if the change was not interrupted.
 
         Raises:
             SettledError: It has ended already.
         """
+        change = entry.change
         last = JournalEntry(entry.number, change, step, why, self.now())
         with self.open() as con, warehouse.transaction(con):
             unfinished = unfinished_changes(con, change.workload_id)
@@ -208,11 +207,8 @@ def read_pending(folder: Path, workload: str) -> Pending | None:
     if not path.exists():
         return None
     content = json.loads(path.read_text())
-    # Older homes also wrote the version of `previous`, and knew no canaries.
-    known = {"rollout_id": None} | content["change"]
-    change = ChampionChange(**{field.name: known[field.name] for field in fields(ChampionChange)})
     ordered_at = datetime.fromisoformat(content["given_at"])
-    return Pending(change, ordered_at, content["flow_run_id"])
+    return Pending(ChampionChange(**content["change"]), ordered_at, content["flow_run_id"])
 
 
 def drop_pending(folder: Path, workload: str) -> None:

@@ -86,12 +86,6 @@ def delete_bytecode(folder: Path) -> None:
             (folder / name).parent.rmdir()
 
 
-def runs_older_code(folder: Path) -> bool:
-    """Return whether a version's folder holds the code of another release, which may not load."""
-    code = folder / MODEL_CODE.name
-    return code.is_file() and code.read_bytes() != MODEL_CODE.read_bytes()
-
-
 def record_line(sequence: int, digest: str, content: str) -> str:
     """Write one link of the record; ``digest`` is the SHA-256 of ``content``."""
     return json.dumps({"sequence": sequence, "digest": digest, "content": content}) + "\n"

@@ -72,8 +72,6 @@ Kind: TypeAlias = Literal["sealed", "looked"]
 MAX_SKETCH = 16_384
 """Row digests kept of a holdout; a larger one keeps the smallest digests, which are a sample."""
 
-UNKNOWN = ""  # the policy of looks by an older version, which recorded none
-
 _ENDLESS = 1 << 63
 
 
@@ -145,7 +143,7 @@ class HoldoutUse:
 
     ``requests`` counts those of the target's task, ``held`` all of the holdout. ``policy_digest``
     covers the policy, the guards' scorecards on other tasks than the target's and all judged
-    scores. Looks by an older version have ``None`` in fields that it did not record.
+    scores. ``test`` and ``outcome`` are ``None`` until it was judged.
     """
 
     workload_id: str
@@ -154,18 +152,18 @@ class HoldoutUse:
     task: str
     metric: str
     policy_digest: str
-    policy: str | None
-    adapter: str | None
+    policy: str
+    adapter: str
     holdout_version: str
     requests: int
     held: int
     sketch: tuple[int, ...]
     looked_at: datetime
     number: int = 0
-    alpha: float | None = None
-    alpha_left: float | None = None
-    seal: int | None = None
-    decision: int | None = None
+    alpha: float = 0.0
+    alpha_left: float = 0.0
+    seal: int = 0
+    decision: int = 0
     test: str | None = None
     outcome: str | None = None
 
@@ -198,8 +196,8 @@ class HoldoutLog:
 
     def before(self, look: HoldoutUse) -> "HoldoutLog":
         """Return the log as it was before one of its looks."""
-        end = look.decision or 0
-        return HoldoutLog(self.seals, [past for past in self.looks if (past.decision or 0) < end])
+        before = [past for past in self.looks if past.decision < look.decision]
+        return HoldoutLog(self.seals, before)
 
     def find(self, look: HoldoutUse) -> HoldoutUse | None:
         """Return the recorded look with the same key, if any."""
@@ -207,12 +205,10 @@ class HoldoutLog:
 
     def sealed(self, holdout: Holdout) -> SealedPolicy | None:
         """Return the seal that applies to a holdout; of several the one with the least alpha."""
-        applying = [seal for seal in self.seals if _shares_rows(holdout, seal, 0, MOST)]
+        applying = [seal for seal in self.seals if _shares_rows(holdout, seal, MOST)]
         return min(applying, key=lambda seal: (seal.alpha, seal.decision), default=None)
 
-    def counting(
-        self, seal: SealedPolicy | None, holdout: Holdout, requests: int
-    ) -> list[HoldoutUse]:
+    def counting(self, seal: SealedPolicy | None, holdout: Holdout) -> list[HoldoutUse]:
         """Return the looks that have spent alpha of a holdout.
 
         These are the looks under its seal, and older ones at more than half of its rows.
@@ -221,15 +217,15 @@ class HoldoutLog:
             look
             for look in self.looks
             if (seal is not None and look.seal == seal.decision)
-            or _shares_rows(holdout, look, requests, MOST)
+            or _shares_rows(holdout, look, MOST)
         ]
 
-    def informing(self, holdout: Holdout, requests: int) -> list[HoldoutUse]:
+    def informing(self, holdout: Holdout) -> list[HoldoutUse]:
         """Return the looks by which a challenger of this holdout may have been chosen.
 
         They saw more than ``NOTABLE`` of its rows.
         """
-        return [look for look in self.looks if _shares_rows(holdout, look, requests, NOTABLE)]
+        return [look for look in self.looks if _shares_rows(holdout, look, NOTABLE)]
 
 
 def holdout_rows(texts: Iterable[str]) -> HoldoutRows:
@@ -258,20 +254,15 @@ NOTABLE = 1 / 32
 """What was seen of fewer of a holdout's rows hardly chooses who is ahead on it."""
 
 
-def _shares_rows(
-    holdout: Holdout, before: SealedPolicy | HoldoutUse, requests: int, above: float
-) -> bool:
+def _shares_rows(holdout: Holdout, before: SealedPolicy | HoldoutUse, above: float) -> bool:
     """Return whether more than ``above`` of a holdout was there before, by its name or its rows.
 
-    Under one name a holdout only grows or shrinks, so its size is enough. Looks by an older version
-    recorded only the number of requests of the task, which is compared with ``requests``.
+    Under one name a holdout only grows or shrinks, so its size is enough.
     """
     held = before.held if isinstance(before, HoldoutUse) else before.requests
-    is_older = isinstance(before, HoldoutUse) and not before.sketch
     # A lifted cap adds rows of clusters that were looked at before, which make no other holdout.
     alike = holdout.rows.capped(_cap(before.policy))
-    was, size = (before.requests, requests) if is_older else (held, alike)
-    if before.workload_id == holdout.workload and was > above * size:
+    if before.workload_id == holdout.workload and held > above * alike:
         return True
     share = shared_rows(HoldoutRows(held, before.sketch), holdout.rows)
     return holdout.rows.count > 0 and share > above * alike / holdout.rows.count
@@ -281,15 +272,15 @@ CAP = "holdout_per_cluster"
 """In a recorded policy: the most rows of a cluster in the holdout; absent without a cap."""
 
 
-def _cap(policy: str | None) -> int | None:
-    cap: int | None = json.loads(policy).get(CAP) if policy else None
+def _cap(policy: str) -> int | None:
+    cap: int | None = json.loads(policy).get(CAP)
     return cap
 
 
 def read_holdout_log(con: Connection) -> HoldoutLog:
     """Read all seals and looks."""
     seals = warehouse.rows(con, "select * from raw.seals order by decision")
-    looks = warehouse.rows(con, "select * from raw.looks order by decision nulls first, looked_at")
+    looks = warehouse.rows(con, "select * from raw.looks order by decision")
     return HoldoutLog(
         [SealedPolicy(**_log_record(row)) for row in seals],
         [HoldoutUse(**_log_record(row)) for row in looks],

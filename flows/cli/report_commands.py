@@ -91,10 +91,8 @@ def export(
         fail("exporting: expected --version or --adapter, not both")
     number = None if version is None else str(version)
     request = adapters.ExportRequest(workload, form, to, number, adapter, served_as)
-    exported = adapters.export_adapter(settings.load(), request)
-    if exported.warning:
-        print_error(exported.warning)
-    print_line(f"adapter {exported.key} written to {to} ({form}), signed")
+    key = adapters.export_adapter(settings.load(), request)
+    print_line(f"adapter {key} written to {to} ({form}), signed")
 
 
 @app.command()
@@ -110,7 +108,7 @@ def verify(
 
     Nothing of the folder is run. The exit code is 0 if all is as it was signed, 1 if a file was
     changed, added or removed or another key has signed, 2 if there is no such folder or key, and 3
-    if there is no signature, as in versions of an older Flywheel.
+    if there is no signature.
     """
     from components.models import model_signature
     from components.models.model_signature import ModelSignatureError, UnsignedError

@@ -271,12 +271,12 @@ def numbered(sizes: Sequence[int]) -> list[float]:
             under = SealedPolicy(number, "w", held.version, size, (), "p", "{}", ALPHA, NOW)
             seals.append(under)
         asked = HoldoutUse(
-            *("w", f"c{number}", "o", HOLDOUT, "correct", "p", "{}", None, held.version),
+            *("w", f"c{number}", "o", HOLDOUT, "correct", "p", "{}", "a", held.version),
             *(size, size, (), NOW),
         )
         taken = preregistration.allot_use(book, under, policy, held, asked)
         book = HoldoutLog(seals, [*book.looks, taken])
-        levels.append(taken.alpha or 0.0)
+        levels.append(taken.alpha)
     return levels
 
 

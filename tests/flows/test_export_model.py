@@ -48,7 +48,7 @@ def files(folder: Path) -> list[str]:
 
 def test_peft_is_the_adapter_with_a_card_and_a_manifest(home: Settings, tmp_path: Path):
     exported = adapters.export_adapter(home, asked(tmp_path / "out", "peft", served_as="acme/tiny"))
-    assert exported == adapters.Exported("ada9")
+    assert exported == "ada9"
     assert files(tmp_path / "out") == [
         "README.md",
         "adapter_config.json",

@@ -4,12 +4,9 @@ Each attack is found and named, by the audit, by maintenance and by whoever load
 nothing of it is loaded.
 """
 
-import os
 import random
 import re
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -35,8 +32,7 @@ from components.gate.policy import Policy
 from components.models import base as bases
 from components.models import model_signature
 from components.models.model_signature import ModelSignatureError
-from components.register import champion_change, logged_model, registry, tracking, version_tags
-from components.register.registry import Version
+from components.register import logged_model, registry, tracking, version_tags
 from components.store import warehouse
 from components.store.ledger import Decision
 from components.store.manifest import folder_digest
@@ -51,8 +47,6 @@ from tests.support.adapter_folders import NOW
 
 NAME = "tools"
 PASSED = Judgement("pass", ("better",), "correct_name")
-
-ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -154,7 +148,7 @@ def test_models_of_others_in_one_mlflow_are_theirs(served: Served) -> None:
 
 
 def test_what_was_approved_is_verified_to_the_byte_and_answers(served: Served) -> None:
-    assert releases.release_status(served.home, NAME) == releases.ReleaseStatus((), (), 2)
+    assert releases.release_status(served.home, NAME) == releases.ReleaseStatus((), 2)
     champion = releases.require_champion(served.home, NAME)
     assert champion is not None
     assert champion.number == "2"
@@ -343,7 +337,7 @@ def test_an_export_carries_the_decision_and_leaves_only_if_it_is_what_was_approv
 ) -> None:
     home = replace(served.home, mlflow_port=healthy)
     exported = adapters.export_adapter(home, ExportRequest(NAME, "peft", tmp_path / "out"))
-    assert exported == adapters.Exported("ada2")
+    assert exported == "ada2"
     found = CliRunner().invoke(main.app, ["verify", str(tmp_path / "out")])
     assert found.exit_code == 0, found.output
     assert "released version 2 of tools" in found.output
@@ -384,74 +378,3 @@ def test_no_byte_of_a_released_version_can_be_flipped(
     (copy / "registered_model_meta").unlink(missing_ok=True)
     model_signature.verify(copy, served.home.keys / model_signature.PUBLIC)
     assert flip(copy, served.home.keys, count) == []
-
-
-@pytest.mark.slow
-def test_a_champion_with_the_code_of_an_older_release_gets_this_ones(
-    served: Served, tmp_path: Path
-) -> None:
-    """The code that a version holds is signed and names modules, which a release may rename."""
-    champion = registry.champion_version(NAME)
-    assert champion
-    older = tmp_path / "older"
-    for package in ("components", "flows", "sql"):
-        shutil.copytree(ROOT / package, older / package)
-    code = older / "components" / "register" / "chat_model.py"
-    module = older / "components" / "register" / "older_name.py"
-    module.touch()
-    code.write_text("import components.register.older_name\n" + code.read_text())
-    sign = (
-        "import sys; from pathlib import Path; from flows import releases;"
-        "from flows.settings import Settings;"
-        "print(releases.sign_older(Settings(Path(sys.argv[1]), 1, 2), sys.argv[2]))"
-    )
-    signed = subprocess.run(
-        [sys.executable, "-c", sign, served.home.home, NAME],
-        env=os.environ | {"PYTHONPATH": str(older), "MLFLOW_TRACKING_URI": get_tracking_uri()},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert signed.stdout.split()[-1:] == [champion.number], signed.stderr
-    assert releases.release_status(served.home, NAME).objections == ()
-    # A copy, as MLflow's server hands out: a failed import leaves compiled code beside it.
-    copied = registry.download_version(NAME, champion.number, tmp_path / "copied")
-    with pytest.raises(Exception, match="older_name"):
-        load_model(str(copied))
-    assert releases.sign_older(served.home, NAME) == champion.number
-    assert releases.release_status(served.home, NAME).objections == ()
-    model = load_model(f"models:/{NAME}@champion")
-    assert model.predict(model.input_example)["object"] == "chat.completion"
-    assert releases.sign_older(served.home, NAME) is None
-
-
-# The last one, since it leaves another champion.
-def test_a_version_of_an_older_home_is_counted_and_signed_with_the_approved_bytes(
-    served: Served,
-) -> None:
-    """Version 3 as main crowned it before: approved, and neither signed nor released."""
-    folder = served.located("3")
-    (folder / model_signature.SIGNATURE).unlink()
-    (folder / "chat_model.py").write_text("raise SystemExit('changed before anybody signed')")
-    version = registry.version_numbered(NAME, "3")
-    crown_as_before(served, version)
-    found = releases.release_status(served.home, NAME)
-    assert (found.objections, found.unsigned) == ((), ("version 3 of tools (champion)",))
-    assert releases.sign_older(served.home, NAME) == "3"
-    assert releases.release_status(served.home, NAME) == releases.ReleaseStatus((), (), 2)
-    model = load_model(f"models:/{NAME}@champion")
-    assert model.predict(model.input_example)["object"] == "chat.completion"
-
-
-def crown_as_before(served: Served, version: Version) -> None:
-    """Crown a version as main did before releases."""
-    with warehouse.connect(served.home.warehouse) as con, warehouse.transaction(con):
-        decision_log.append_event(
-            con, LogEvent("approve", NAME, version.evidence, "r3", NOW, "ann", "good")
-        )
-    keys = (NAME, version.number, version.evidence, version.adapter)
-    change, books = (
-        champion_change.promotion(*keys, by="ann", reason="good"),
-        champions.champion_journal(served.home),
-    )
-    champion_change.carry_out(books, books.intend(change))

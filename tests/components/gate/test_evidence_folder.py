@@ -156,13 +156,3 @@ def test_the_digest_is_a_prefix_of_a_whole_sha256(tmp_path: Path) -> None:
     whole = evidence_folder.whole_digest(tmp_path / DIGEST)
     assert len(whole) == 64
     assert whole.startswith(DIGEST)
-
-
-def test_evidence_of_a_version_without_adapter_bytes_is_read(tmp_path: Path) -> None:
-    folder = tmp_path / evidence_folder.older_digest(SUBJECT, JUDGEMENT, POLICY)
-    finish(folder)
-    verdict = json.loads((folder / evidence_folder.VERDICT).read_text())
-    del verdict["subject"]["adapter_bytes"]
-    (folder / evidence_folder.VERDICT).write_text(json.dumps(verdict))
-    manifest.write(folder, kind="evidence", now=NOW, body=verdict)
-    assert evidence_folder.read(folder).subject == SUBJECT

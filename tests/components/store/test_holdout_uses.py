@@ -76,7 +76,7 @@ def test_a_seal_and_a_look_count_while_most_rows_are_the_same_whatever_the_name(
     old = holdout(0, 100)
     book = HoldoutLog([seal(old)], [look(old)])
     assert (book.sealed(now) is not None) is counts
-    found = book.counting(None, now, now.rows.count)
+    found = book.counting(None, now)
     assert bool(found) is counts
 
 
@@ -93,7 +93,7 @@ def test_a_look_may_have_chosen_a_challenger_while_it_saw_notable_a_share(
     now: Holdout, informs: bool
 ) -> None:
     old = look(holdout(0, 100))
-    assert HoldoutLog([], [old]).informing(now, now.rows.count) == [old] * informs
+    assert HoldoutLog([], [old]).informing(now) == [old] * informs
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_more_requests_of_the_same_clusters_are_no_new_holdout(
     now = Holdout(name, "v2", replace(rows(0, sum(sizes)), clusters=sizes))
     book = HoldoutLog([replace(seal(old), policy=cap)], [replace(look(old), policy=cap)])
     assert (book.sealed(now) is not None) is counts
-    assert bool(book.counting(None, now, now.rows.count)) is counts
+    assert bool(book.counting(None, now)) is counts
 
 
 def test_equal_requests_are_counted_as_often_as_they_are_held_out() -> None:
@@ -134,7 +134,7 @@ def test_a_large_holdout_is_known_by_a_sample_of_its_rows() -> None:
 def test_looks_under_the_seal_that_holds_count_whatever_was_measured() -> None:
     held = holdout(0, 100)
     few = replace(look(held), held=4, requests=4, sketch=())
-    assert HoldoutLog([seal(held)], [few]).counting(seal(held), held, 100) == [few]
+    assert HoldoutLog([seal(held)], [few]).counting(seal(held), held) == [few]
 
 
 def test_the_seal_with_the_least_alpha_applies() -> None:

@@ -79,7 +79,7 @@ def test_seals_and_looks_are_listed_and_verified_with_the_decisions(
     )
     assert "  support  policy " in looked
     verified = shell.run("audit", "--verify")
-    assert "; 1 sealed policies, 1 looks under them, 0 older looks under none;" in verified.stdout
+    assert "; 1 sealed policies, 1 looks under them; names" in verified.stdout
     with warehouses.connect(shell.settings.warehouse) as con:
         con.execute("update raw.looks set alpha = 0")
     broken = shell.run("audit", "--verify")
