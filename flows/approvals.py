@@ -64,13 +64,8 @@ def artifact_key(kind: ArtifactKind, workload: str) -> str:
 
     Prefect takes no dot and no underscore: a digest tells ``a.b`` from ``a_b`` and ``a-b``.
     """
-    name = key_name(workload)
+    name = re.sub("[._]", "-", workload)
     return f"{kind}-{name}" + (f"-{manifest.digest(workload)[:8]}" if name != workload else "")
-
-
-def key_name(workload: str) -> str:
-    """Return a workload's id without what Prefect refuses, which was all of it in older keys."""
-    return re.sub("[._]", "-", workload)
 
 
 def pending_approvals(*tags: str) -> list[PendingApproval]:

@@ -5,7 +5,6 @@ import importlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +22,7 @@ from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
 
 from flows import automations
-from flows.deployments import GONE, Spec, Timing, specs
+from flows.deployments import Spec, Timing, specs
 from flows.settings import Settings, load
 from flows.stack import health
 from flows.stack.stack_services import engine_command
@@ -38,9 +37,8 @@ class PoolTypeError(RuntimeError):
 def deploy_specs(specs: Sequence[Spec], settings: Settings) -> None:
     """Create or update one deployment for each spec, with one schedule for each timing.
 
-    A missing pool becomes a process pool, and one of an older home gets ``process_template``. A
-    pool that a person made of a template in ``infra/pools`` starts its flow runs as its worker
-    knows.
+    A missing pool becomes a process pool; one that is there gets ``process_template``. A pool that
+    a person made of a template in ``infra/pools`` starts its flow runs as its worker knows.
     """
     with get_client(sync_client=True) as client:
         types = {
@@ -54,14 +52,6 @@ def deploy_specs(specs: Sequence[Spec], settings: Settings) -> None:
             # apply() has an async face too, which only a caller with an event loop gets.
             deployment_id = cast("UUID", deployment.apply())
             _schedule(client, deployment_id, spec.timings)
-
-
-def remove(names: Sequence[str]) -> None:
-    """Delete deployments, with their scheduled runs; skip missing ones."""
-    with get_client(sync_client=True) as client:
-        for name in names:
-            with suppress(ObjectNotFound):
-                client.delete_deployment(client.read_deployment_by_name(name).id)
 
 
 def _deployment(spec: Spec, job_variables: dict[str, str]) -> RunnerDeployment:
@@ -169,7 +159,6 @@ def _schedule(client: SyncPrefectClient, deployment: UUID, timings: Sequence[Tim
 def deploy_all(home: Settings) -> None:
     """Deploy all flows with the schedules of the home's workloads, and install the automations."""
     deploy_specs(specs(home.workloads), home)
-    remove(GONE)
     automations.install_automations()
 
 

@@ -13,8 +13,6 @@ PRUNE = "37 */6 * * *"  # while a turn is under way it deletes nothing
 
 POOLS = ("cpu", "gpu")  # of all deployments
 
-GONE = ("janitor/janitor", "sweep/sweep")  # deployments of older homes, replaced by ``maintenance``
-
 SCHEDULES: dict[str, Callable[[Workload], str | None]] = {
     "collect": lambda workload: workload.collect_schedule,
     "turn": lambda workload: workload.turn_schedule,

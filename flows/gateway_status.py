@@ -306,8 +306,7 @@ def is_all_served(own: Report | None, running: Iterable[SeenGateway]) -> bool:
     """
     routes: Iterable[Report] = own["routes"].values() if own else ()
     replicas = [route["champion"]["replicas"] for route in routes]
-    others = [champion for gateway in running for champion in gateway.champions.values()]
-    replicas += [champion.replicas for champion in others if champion is not None]
+    replicas += [champion.replicas for seen in running for champion in seen.champions.values()]
     refused = [own["refused"] if own else [], *(gateway.refused for gateway in running)]
     return all(replicas) and not any(refused)
 
@@ -317,8 +316,7 @@ def disagreements(gateways: Iterable[SeenGateway]) -> list[str]:
     at: dict[str, dict[str, list[str]]] = {}
     for gateway in gateways:
         for workload, champion in gateway.champions.items():
-            version = champion.version if champion else "unknown"
-            at.setdefault(workload, {}).setdefault(version, []).append(gateway.machine)
+            at.setdefault(workload, {}).setdefault(champion.version, []).append(gateway.machine)
     return [
         f"{workload}: gateways serve different versions: "
         + ", ".join(f"{version} at {' '.join(by[version])}" for version in sorted(by))

@@ -52,14 +52,13 @@ def write_approved(folder: Path, workload: str, known: ApprovedVersions) -> None
 
 
 def read_approved(folder: Path, workload: str) -> ApprovedVersions | None:
-    """Read the approved versions; ``None`` before a version that writes them has run."""
+    """Read the approved versions; ``None`` before the first promotion."""
     path = _approved_file(folder, workload)
     if not path.exists():
         return None
     content = json.loads(path.read_text())
     approved = frozenset((number, evidence) for number, evidence in content["approved"])
-    # The last two are missing in files of older versions.
-    champions = Succession(approved, content.get("before", {}), frozenset(content.get("left", [])))
+    champions = Succession(approved, content["before"], frozenset(content["left"]))
     return ApprovedVersions(champions, content["is_open"])
 
 

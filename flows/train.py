@@ -403,9 +403,8 @@ def _run_training_job(
 
 
 def learned_rows(adapter: Path) -> dict[str, Json]:
-    """Read and log the outcome of the snapshot's rows; empty for a job of an older version."""
-    path = training_job_folder(adapter) / ROWS
-    rows: dict[str, Json] = json.loads(path.read_text()) if path.exists() else {}
+    """Read and log the outcome of the snapshot's rows."""
+    rows: dict[str, Json] = json.loads((training_job_folder(adapter) / ROWS).read_text())
     for sentence in snapshot_figures.learned_sentences(rows):
         get_run_logger().info(sentence)
     return rows

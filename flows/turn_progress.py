@@ -18,8 +18,8 @@ class Stage:
     """One stage of a turn; ``seconds`` of wall time are ``None`` while it runs.
 
     ``reused``: its output existed before; ``said`` is its outcome; ``job`` is the folder with the
-    progress of a training or evaluation; ``began`` is a time in ISO 8601, ``None`` in turns of
-    older releases.
+    progress of a training or evaluation; ``began`` is a time in ISO 8601, ``None`` where
+    only the progress is shown.
     """
 
     name: str

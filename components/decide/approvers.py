@@ -178,18 +178,6 @@ class Approver(Config):
     """The worker's environment variable with the secret of this person's codes. Without it the
     secret is the one that ``flywheel approver add`` has stored in the home."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _has_no_block(cls, section: object) -> object:
-        if isinstance(section, Mapping) and "secret_block" in section:
-            raise ValueError(
-                "secret_block is no longer supported: Prefect's API shows a block's content to "
-                "anybody with access, who could then make codes. Remove it, and run "
-                "`flywheel approver add NAME`, which draws a new secret and stores it in the home "
-                "(0600); or name a variable of the worker as secret_env; or use proof: signature"
-            )
-        return section
-
     @field_validator("public_keys")
     @classmethod
     def _are_keys(cls, public_keys: tuple[str, ...]) -> tuple[str, ...]:
@@ -208,8 +196,7 @@ class Approving(Config):
     """How each answer must prove the name. ``name``: not at all, anybody at the form can enter
     another's. ``code``: a one-time code proves that somebody had the person's secret, and not
     what was decided: with write access to Prefect's database a rejection can be turned into an
-    approval. ``signature``: the person's SSH key signs the whole decision. ``codes: true`` of older
-    files means ``code``."""
+    approval. ``signature``: the person's SSH key signs the whole decision."""
 
     allowed_signers: Path | None = None
     """A file of approvers' keys in OpenSSH's format, relative to the workload's file; used in
@@ -221,24 +208,6 @@ class Approving(Config):
     refuse_starter: bool = False
     """Whether the person who started a turn by hand may not approve its result. Such a turn must
     then name the person: ``flywheel turn --as NAME``."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _reads_codes(cls, section: object) -> object:
-        """Convert ``codes`` of older files to ``proof``."""
-        if not isinstance(section, Mapping) or "codes" not in section:
-            return section
-        converted = {str(name): value for name, value in section.items() if name != "codes"}
-        codes = section["codes"]
-        if codes not in (True, False):
-            raise ValueError(f"codes: expected true or false, found {codes!r}")
-        meant = "code" if codes else "name"
-        if converted.setdefault("proof", meant) != meant:
-            raise ValueError(
-                f"codes: {str(codes).lower()} means proof: {meant}, and proof is "
-                f"{converted['proof']}; leave codes out"
-            )
-        return converted
 
     @model_validator(mode="after")
     def _can_be_met(self) -> "Approving":

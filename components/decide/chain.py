@@ -195,7 +195,7 @@ def seal(salt: str, text: str) -> str:
 
 def content(link: Link) -> str:
     """Return the content that a link's digest covers: one line of JSON with sorted keys."""
-    # Older rows have no body or document, and must keep their digests.
+    # The content of a link without body or document does not name them.
     present = [name for name in ("body", "document_digest") if getattr(link, name)]
     record = {name: getattr(link, name) for name in (*CONTENT, *present)}
     record["decided_at"] = f"{link.decided_at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"

@@ -42,23 +42,22 @@ class SeenGateway:
 
     That is by its machine's clock in the store. ``read`` replaces it by the reader's, whatever the
     gateway's shows: what has to be recent is compared by the store's clock. ``clock_ahead`` is by
-    how many seconds the gateway's is ahead of that. ``champions`` are by workload, ``None`` where
-    an older release does not say which version serves; ``refused`` are the reasons by
-    ``workload@version``.
+    how many seconds the gateway's is ahead of that. ``champions`` are by workload,
+    ``refused`` are the reasons by ``workload@version``.
     """
 
     id: str
     machine: str
     at: float
-    champions: Mapping[str, SeenChampion | None]
+    champions: Mapping[str, SeenChampion]
     refused: Mapping[str, str]
     clock_ahead: float = 0.0
 
     def to_json(self) -> dict[str, Json]:
-        """Return the object in the store; ``serves`` is what older releases read."""
+        """Return the object in the store."""
         fields = asdict(self)
         del fields["clock_ahead"]
-        return {**fields, "serves": [*self.champions]}
+        return fields
 
 
 def write(store: ObjectStore, gateway: SeenGateway) -> None:
@@ -115,24 +114,24 @@ def ensure_id(folder: Path) -> str:
 
 def _gateway(gateway: str, content: Json) -> SeenGateway:
     match content:
-        case {"at": float(at), "serves": list(serves)}:
-            machine, champions = content.get("machine"), content.get("champions")
-            by_workload = champions if isinstance(champions, dict) else {}
-            refused = content.get("refused")
+        case {
+            "at": float(at),
+            "machine": str(machine),
+            "champions": dict(champions),
+            "refused": dict(refused),
+        }:
             return SeenGateway(
                 gateway,
-                machine if isinstance(machine, str) else "unknown",
+                machine,
                 at,
-                {str(each): _champion(by_workload.get(str(each))) for each in serves},
-                {name: str(why) for name, why in refused.items()}
-                if isinstance(refused, dict)
-                else {},
+                {workload: _champion(served) for workload, served in champions.items()},
+                {version: str(why) for version, why in refused.items()},
             )
         case _:
-            raise ValueError("expected the time and the workloads of a gateway")
+            raise ValueError("expected the time, the champions and the refusals of a gateway")
 
 
-def _champion(content: Json) -> SeenChampion | None:
+def _champion(content: Json) -> SeenChampion:
     match content:
         case {
             "version": str(version),
@@ -143,4 +142,4 @@ def _champion(content: Json) -> SeenChampion | None:
         }:
             return SeenChampion(version, since, proved_at, unproved, [*map(str, replicas)])
         case _:
-            return None
+            raise ValueError("expected a version with its proof")

@@ -11,9 +11,6 @@ from tempfile import TemporaryDirectory
 HOLDER = ".holder"
 """The lock file in a temporary folder."""
 
-WITHOUT_HOLDER = ("duckdb-*", "search-*")
-"""The temporary folders of releases that put no lock file into them."""
-
 
 @contextmanager
 def held(
@@ -64,9 +61,8 @@ def _held_folder(stack: ExitStack, within: Path, prefix: str) -> Path | None:
 
 def delete_abandoned(within: Path) -> None:
     """Delete the folders of ``temporary_folder`` whose process was killed."""
-    older = [path for kind in WITHOUT_HOLDER for path in within.glob(kind)]
-    for path in {*older, *(path.parent for path in within.glob(f"*/{HOLDER}"))}:
-        _delete_unless_held(path)
+    for path in within.glob(f"*/{HOLDER}"):
+        _delete_unless_held(path.parent)
 
 
 def clear(within: Path) -> None:

@@ -255,22 +255,21 @@ def print_scores(folder: Path) -> None:
     print_line(f"verdict   {evidence.judgement.outcome}")
     for line in (*evidence.judgement.reasons, *words.term_sentences(evidence.judgement)):
         print_sentence(line)
-    if account := verdict.get("account"):  # older evidence has none
+    if account := verdict["account"]:
         print_line("cost")
-    for line in account or ():
+    for line in account:
         print_sentence(line)
 
 
 def _interval_text(row: Mapping[str, Any]) -> str:
-    low, high, clusters = row["low"], row["high"], row.get("clusters")
+    low, high = row["low"], row["high"]
     interval = "" if low is None else f"({100 * low:.1f} to {100 * high:.1f})  "
-    within = f" in {clusters} clusters" if clusters else ""  # older evidence has none
-    return f"{interval}n={row['n']}{within}"
+    return f"{interval}n={row['n']} in {row['clusters']} clusters"
 
 
 def _print_baselines(verdict: dict[str, Any]) -> None:
-    baselines: dict[str, dict[str, float | None]] = verdict.get("baselines") or {}
-    if not baselines:  # older evidence
+    baselines: dict[str, dict[str, float | None]] = verdict["baselines"]
+    if not baselines:
         return
     names = [*next(iter(baselines.values()))]
     print_line(f"baselines {'':<12}" + "".join(f"{name:>14}" for name in names))

@@ -90,12 +90,10 @@ def _drop_forms(client: SyncPrefectClient, run_id: UUID) -> int:
 
 
 def _drop_artifacts(client: SyncPrefectClient, workload: str, digests: set[str]) -> int:
-    names = (workload, approvals.key_name(workload))
-    keys = [approvals.artifact_key(kind, name) for kind in ("gate", "report") for name in names]
+    keys = [approvals.artifact_key(kind, workload) for kind in ("gate", "report")]
     dropped = [
         artifact.id
         for artifact in _artifacts(client, keys)
-        # Of a page, or a link to a report: older releases described them by the digest alone.
         if not digests.isdisjoint((artifact.description or "").split())
     ]
     for artifact_id in dropped:  # Prefect keeps an event of each deletion, with the latest page

@@ -254,7 +254,7 @@ def _join_start(
             "down` first, so that its workers get these"
         )
     on_progress("the stack is already up" if state.phase == "up" else "joining a start under way")
-    if state.code and state.code != (code := code_version()):
+    if state.code != (code := code_version()):
         on_progress(
             f"it was started by code {state.code}, and this is code {code}; `flywheel down`, then "
             "`flywheel up`, so that its servers and workers run this one"

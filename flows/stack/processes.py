@@ -62,7 +62,7 @@ def is_alive(identity: ProcessIdentity) -> bool:
 
 def _is_same(identity: ProcessIdentity, process: psutil.Process) -> bool:
     after_boot = _after_boot(identity.pid)
-    if identity.after_boot is None or after_boot is None:  # from an older version, or not Linux
+    if identity.after_boot is None or after_boot is None:  # not Linux
         return abs(process.create_time() - identity.created) < _CLOCK_STEP
     same_start = abs(after_boot - identity.after_boot) < _SAME_START
     return same_start and identity.boot == boot_id()
@@ -245,8 +245,8 @@ class StackState:
     mlflow_port: int
     supervisor: ProcessIdentity
     services: tuple[ServiceState, ...]
-    host: str = ""  # the name of its machine; empty where an older version wrote it
-    code: str = ""  # the version of the code that runs it; as above
+    host: str  # the name of its machine
+    code: str  # the version of the code that runs it
 
 
 _STATE_JSON = TypeAdapter(StackState)
@@ -289,7 +289,7 @@ def is_supervised(state: StackState | None) -> bool:
 def runs_elsewhere(settings: Settings, state: StackState) -> bool:
     """Return whether a supervisor on another machine, or in another container, runs this stack."""
     # It holds the lock while it lives; without the lock it was killed, or its machine is off.
-    is_ours = (state.host, state.supervisor.boot) in (("", ""), (machine_name(), boot_id()))
+    is_ours = (state.host, state.supervisor.boot) == (machine_name(), boot_id())
     return not is_ours and not is_supervised(state) and is_locked(settings)
 
 

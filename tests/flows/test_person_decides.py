@@ -35,7 +35,7 @@ approve:
 APPROVE = """
 approve:
   approvers: [{name: ada}, {name: bob}]
-  codes: true
+  proof: code
   four_eyes: true
 """
 

@@ -232,8 +232,7 @@ class VerdictCache:
                 key, verdict = json.loads(line)
             except ValueError:  # truncated by a crash
                 continue
-            if verdict is not None:  # as older versions kept what is no verdict
-                self._known[key] = verdict
+            self._known[key] = verdict
 
     def find(self, key: str) -> Verdict | None:
         """Return a verdict; ``None`` if there is none."""

@@ -204,22 +204,9 @@ def test_answers_of_another_run_are_ignored(con: Connection) -> None:
         pytest.param(
             {"approvers": [{"name": "ada"}, {"name": "ada"}]}, "listed more than once", id="twice"
         ),
-        pytest.param({"codes": True}, "list them under approvers", id="codes-of-nobody"),
+        pytest.param({"proof": "code"}, "list them under approvers", id="codes-of-nobody"),
         pytest.param(
             {"approvers": [{"name": "ada", "secret_env": "A"}]}, "set proof: code", id="idle-secret"
-        ),
-        pytest.param(
-            {"codes": True, "approvers": [{"name": "ada", "secret_block": "a"}]},
-            "Prefect's API shows a block's content to anybody with access",
-            id="block",
-        ),
-        pytest.param(
-            {"codes": True, "proof": "signature", "approvers": [{"name": "ada"}]},
-            "codes: true means proof: code, and proof is signature",
-            id="two-proofs",
-        ),
-        pytest.param(
-            {"codes": "maybe", "approvers": [{"name": "ada"}]}, "true or false", id="maybe-codes"
         ),
         pytest.param({"proof": "signature"}, "list them under approvers", id="signed-by-nobody"),
         pytest.param(
@@ -232,7 +219,7 @@ def test_answers_of_another_run_are_ignored(con: Connection) -> None:
         ),
         pytest.param(
             {
-                "codes": True,
+                "proof": "code",
                 "approvers": [
                     {"name": "ada", "secret_env": "A"},
                     {"name": "bob", "secret_env": "A"},
@@ -270,12 +257,6 @@ def test_rules_that_nobody_could_meet_are_refused(
 )
 def test_names_of_any_one_script_are_taken(name: str) -> None:
     assert Approving.model_validate({"approvers": [{"name": name}]}).approvers[0].name == name
-
-
-def test_codes_in_an_older_file_set_the_proof() -> None:
-    older = {"codes": True, "approvers": [{"name": "ada"}]}
-    assert Approving.model_validate(older).proof == "code"
-    assert Approving.model_validate({"codes": False}).proof == "name"
 
 
 def test_decisions_under_laxer_rules_do_not_count_under_the_current_rules(

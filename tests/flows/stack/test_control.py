@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from components.store import warehouse
 from components.store.warehouse import WarehouseVersionError
 from flows.cli import stack_commands
-from flows.settings import HOST, Settings, SettingsError
+from flows.settings import HOST, Settings, SettingsError, code_version
 from flows.stack import control, processes, stack_services
 from flows.stack.children import LONGEST_WAIT, Child, Standstill
 from flows.stack.processes import ProcessIdentity, ServiceState, StackState
@@ -34,6 +34,8 @@ def a_state(
         mlflow_port=settings.mlflow_port,
         supervisor=supervisor,
         services=(ServiceState("prefect", "up", service, settings.prefect_url, "a.log", 0),),
+        host=processes.machine_name(),
+        code=code_version(),
     )
 
 
@@ -99,7 +101,10 @@ def test_a_stack_never_started_is_down_and_taking_it_down_does_nothing(settings:
 
 def test_status_says_who_is_gone_and_that_the_supervisor_was_killed(settings: Settings) -> None:
     settings.home.mkdir()
-    me, dead = processes.identify_process(os.getpid()), ProcessIdentity(os.getpid(), 0.0)
+    me, dead = (
+        processes.identify_process(os.getpid()),
+        ProcessIdentity(os.getpid(), 0.0, boot=processes.boot_id()),
+    )
     processes.write_state(settings, a_state(settings, supervisor=me, service=me))
     assert control.stack_status(settings).is_up
     processes.write_state(settings, a_state(settings, supervisor=me, service=dead))
@@ -368,7 +373,7 @@ def test_status_command_shows_each_service(
 ) -> None:
     settings.home.mkdir()
     monkeypatch.setenv("FLYWHEEL_HOME", str(settings.home))
-    dead = ProcessIdentity(os.getpid(), 0.0)
+    dead = ProcessIdentity(os.getpid(), 0.0, boot=processes.boot_id())
     processes.write_state(settings, a_state(settings, dead, dead))
     result = CliRunner().invoke(stack_commands.app, ["status"])
     assert result.exit_code == 1

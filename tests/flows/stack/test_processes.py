@@ -51,7 +51,7 @@ def test_another_process_with_the_same_pid_is_not_taken_for_it() -> None:
     assert not processes.is_alive(replace(me, boot="another"))
 
 
-def test_a_process_that_an_older_version_noted_is_known_by_the_clock() -> None:
+def test_a_process_without_a_time_since_the_boot_is_known_by_the_clock() -> None:
     me = processes.identify_process(os.getpid())
     assert processes.is_alive(ProcessIdentity(me.pid, me.created))
     assert not processes.is_alive(ProcessIdentity(me.pid, me.created - 60))
