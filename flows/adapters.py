@@ -223,7 +223,7 @@ def _base_of_export(made: AdapterManifest) -> Path:
     folder = made.base_path
     actual = "nothing"
     if folder is not None and folder.is_dir():
-        actual = bases.content_hash(folder, recorded=made.base)
+        actual = bases.content_hash(folder)
     if folder is None or actual != made.base:
         raise ValueError(
             f"exporting adapter {made.key}: it was trained on the base {made.base}, and at "

@@ -118,7 +118,7 @@ def find_training_start(workload: Workload) -> TrainingStart:
     if not manifest.is_finished(adapter):
         return TrainingStart(None, f"the adapter of {version} is not at {adapter}")
     made_from = AdapterManifest.read_untouched(adapter)
-    content = base.content_hash(workload.base, recorded=made_from.base)
+    content = base.content_hash(workload.base)
     if objection := checkpoints.warm_start_problem(workload.train, content, made_from):
         return TrainingStart(None, f"{version} can't be continued: {objection}")
     return TrainingStart(adapter, f"{version} is of the same shape")

@@ -117,7 +117,7 @@ def base_of_adapters(workload: Workload, adapters: Sequence[Path]) -> Path:
     if not hashes or not workload.search:
         return workload.base
     for base in bases:
-        if any(content_hash(base, recorded=recorded) == recorded for recorded in hashes):
+        if content_hash(base) in hashes:
             return base
     raise LookupError(
         f"measuring {', '.join(adapter.name for adapter in adapters)}: the base (content "

@@ -257,10 +257,7 @@ def _model_measurements(
 ) -> list[Measurement]:
     record = None if adapter is None else AdapterManifest.read_untouched(adapter)
     if adapter is not None and record is not None:
-        is_own = record.base == base_hash  # else it is digested again, which takes a while
-        require_base(
-            adapter, record, base_hash if is_own else content_hash(base, recorded=record.base)
-        )
+        require_base(adapter, record, base_hash)
         chat_templates.require_same(record.prompt_template, template, f"evaluating {adapter}")
     without_model = model if model in (PRODUCTION, *BASELINES) else None
     model_body: dict[str, Json] = {

@@ -178,7 +178,7 @@ class Judgement:
 
 
 def to_json(judgement: Judgement) -> dict[str, Any]:
-    """Return a judgement as JSON; without what older evidence lacks, where it says nothing."""
+    """Return a judgement as JSON, without ``noise`` and ``by_traffic`` where they say nothing."""
     value = asdict(judgement)
     for comparison in value["comparisons"]:
         for name in ("noise", "by_traffic"):

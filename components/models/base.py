@@ -3,7 +3,6 @@
 import shutil
 import sys
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -44,26 +43,13 @@ PICKLES = ("*.bin", "*.bin.index.json")
 def content_files(path: Path) -> list[Path]:
     """List the files that determine a model's answers, sorted."""
     has_preferred = any((path / name).exists() for name in PREFERRED)
-    return _files(path, CONTENT if has_preferred else (*CONTENT, *PICKLES))
-
-
-def content_hash(path: Path, *, recorded: str | None = None) -> str:
-    """Digest the names and bytes of the model's files; independent of the folder's path.
-
-    A ``recorded`` hash from before ``PICKLES`` counted is returned as it is if it still fits.
-    """
-    files, before = content_files(path), _files(path, CONTENT)
-    if recorded is not None and files != before and _digest(before) == recorded:
-        return recorded
-    return _digest(files)
-
-
-def _files(path: Path, patterns: Iterable[str]) -> list[Path]:
+    patterns = CONTENT if has_preferred else (*CONTENT, *PICKLES)
     return sorted({file for pattern in patterns for file in path.glob(pattern)})
 
 
-def _digest(files: Iterable[Path]) -> str:
-    return manifest.digest({file.name: manifest.file_digest(file) for file in files})
+def content_hash(path: Path) -> str:
+    """Digest the names and bytes of the model's files; independent of the folder's path."""
+    return manifest.digest({file.name: manifest.file_digest(file) for file in content_files(path)})
 
 
 def load(

@@ -35,7 +35,7 @@ def local_base(models: Path, path: Path, key: str) -> Path:
             f"looking for the base {path}: this machine has none there, and the object store has "
             f"no {PLACE}/{key}"
         )
-    if (content := bases.content_hash(pulled, recorded=key)) != key:
+    if (content := bases.content_hash(pulled)) != key:
         raise ValueError(
             f"using {pulled} as the base {path}: the content hash of its files is {content}, "
             f"expected {key}; delete it here and in the object store, and start the turn again"

@@ -53,14 +53,14 @@ class AdapterChatModel(PythonModel):
             logged_model.delete_bytecode(version)
         folder = Path(context.model_config["base"])
         expected: str = context.model_config["base_hash"]
-        actual = base.content_hash(folder, recorded=expected)
+        actual = base.content_hash(folder)
         if actual != expected:
             raise ValueError(
                 f"loading {adapter}: the base at {folder} has content hash {actual}, but this "
                 f"adapter was trained on {expected}"
             )
         chat_templates.require_same(
-            context.model_config.get(chat_templates.TEMPLATE),
+            context.model_config[chat_templates.TEMPLATE],
             chat_templates.template_hash(folder),
             f"serving {adapter}",
         )
@@ -68,10 +68,9 @@ class AdapterChatModel(PythonModel):
         model, self.tokenizer = base.load(folder, precision, for_training=False)
         self.model = base.attach_adapter(model, adapter).eval()
         self.max_new_tokens: int = context.model_config["max_new_tokens"]
-        # A version of before answers freely: so it was measured.
         self.vocabulary: Vocabulary | None = None
-        self.labels: list[str] = context.model_config.get("labels") or []
-        if context.model_config.get("constrained"):
+        self.labels: list[str] = context.model_config["labels"]
+        if context.model_config["constrained"]:
             from components.models import constrained  # noqa: PLC0415 - loads torch
 
             self.vocabulary = constrained.vocabulary_of(self.model, self.tokenizer)

@@ -36,7 +36,7 @@ def between(low: float | None, high: float | None) -> str:
 
 
 def counted(clusters: int | None) -> str:
-    """Format a number of clusters, which older scorecards and judgements lack."""
+    """Format a number of clusters; ``unknown`` of a score without them."""
     return "unknown" if clusters is None else str(clusters)
 
 
