@@ -16,7 +16,7 @@ VAGUE = frozenset({"one", "found", "said", "told", "given", "wanted"})
 STORED = frozenset(
     {"Burst.found", "BurstEvidence.found", "Disagreement.found", "JournalEntry.said", "Stage.said"}
 )
-"""Fields that are columns of the warehouse or keys of files, which older homes have."""
+"""Fields that are columns of the warehouse or keys of files, which homes have."""
 
 SHARED_BASENAMES = frozenset({"settings", "__init__"})
 

@@ -22,12 +22,6 @@ fields as (
         workload_id,
         md5(record) as record_digest,
         coalesce(record, payload) as line_text,
-        -- The first releases did not look whether a call had ended in an error. The source's row
-        -- says so; it may have what Python reads and DuckDB does not: half a surrogate pair.
-        case
-            when source = 'langfuse' then try_cast(payload as json) ->> '$.level'
-            when source = 'mlflow' then try_cast(payload as json) ->> '$.data.spans[0].status.code'
-        end as ending,
         json_extract(coalesce(record, payload), [
             '$.request.messages', '$.request.tools', '$.response.id',
             '$.response.choices[0].message', '$.response.choices[0].finish_reason',
@@ -42,7 +36,7 @@ fields as (
 
 named as (
     select
-        * exclude (field, ending, line_text),
+        * exclude (field, line_text),
         field[1]::varchar as messages,
         -- Who may not call has no tools: his text does not say that none of them fits.
         case
@@ -56,7 +50,6 @@ named as (
         case when (field[4] ->> '$') is not null then field[4]::varchar end as message,
         case
             when (field[10] ->> '$') in ('client_gone', 'upstream_cut') then field[10] ->> '$'
-            when ending in ('ERROR', 'STATUS_CODE_ERROR') then 'upstream_cut'
             when
                 json_type(field[14]) = 'OBJECT'
                 and len(list_distinct(list_transform(
@@ -69,13 +62,6 @@ named as (
                 then 'several_answers'
             -- OpenAI's completions have a reason, only the chunks before the last of a stream null.
             when json_type(field[5]) = 'NULL' and (field[11] ->> '$') = 'chat.completion'
-                then 'upstream_cut'
-            -- The first releases took the chunks of a stream, as tracing tools log them, for the
-            -- answer: the JSON text of their list.
-            when
-                contains(field[4]::varchar, 'chat.completion.chunk')
-                and (try_cast(field[4] ->> '$.content' as json) ->> '$[0].object')
-                = 'chat.completion.chunk'
                 then 'upstream_cut'
             -- Other providers' names: OpenTelemetry, vLLM, Anthropic, Bedrock, Gemini, Mistral.
             when lower(field[5] ->> '$') in ('error', 'abort', 'cancelled', 'pause_turn')

@@ -320,44 +320,32 @@ def test_starts_and_non_starts_are_logged(con: Connection) -> None:
     }
 
 
-def end_turn(
-    con: Connection, folder: Path, now: datetime, ending: str = "asked", *stages: dict[str, Json]
-) -> None:
+def end_turn(con: Connection, folder: Path, curated: datetime, *, ending: str = "asked") -> None:
+    """End a turn that collected an hour before it curated, and trained an hour after."""
+    hour, stages = timedelta(hours=1), list[Json]()
+    for name, began in (
+        ("collect", curated - hour),
+        ("curate", curated),
+        ("train", curated + hour),
+    ):
+        stages.append({"name": name, "seconds": 9.0, "began": began.isoformat()})
     folder.mkdir()
-    manifest.write(folder, kind="turn", now=now, body={"ending": ending, "stages": [*stages]})
-    ledger.record_output(con, "weather", folder, now=now)
+    manifest.write(folder, kind="turn", now=LATER, body={"ending": ending, "stages": stages})
+    ledger.record_output(con, "weather", folder, now=LATER)
 
 
 def test_traffic_is_new_until_a_turn_that_saw_it_has_completed(
     con: Connection, tmp_path: Path
 ) -> None:
+    """What a turn itself collects is not new after it."""
     turn_starts.record_start(con, start("s1", started=True, run="run-1"))
     assert turn_starts.learned_until(con, "weather", LATER) is None
-    later = NOW + timedelta(hours=3)
-    end_turn(con, tmp_path / "run-1", later)
+    end_turn(con, tmp_path / "run-1", NOW)
     assert turn_starts.learned_until(con, "weather", LATER) == NOW
+    later = NOW + timedelta(hours=3)
     turn_starts.record_start(con, replace(start("s2", started=True, run="run-2"), looked_at=later))
     assert turn_starts.learned_until(con, "weather", LATER) == NOW
     assert turn_starts.learned_until(con, "other", LATER) is None
-
-
-def test_what_a_turn_itself_collects_is_not_new_after_it(con: Connection, tmp_path: Path) -> None:
-    turn_starts.record_start(con, start("s1", started=True, run="run-1"))
-    curated = NOW + timedelta(minutes=5)
-    stages: list[dict[str, Json]] = [
-        {"name": "collect", "seconds": 290.0, "began": NOW.isoformat()},
-        {"name": "curate", "seconds": 9.0, "began": curated.isoformat()},
-        {"name": "train", "seconds": 9.0, "began": (NOW + timedelta(hours=1)).isoformat()},
-    ]
-    end_turn(con, tmp_path / "run-1", NOW + timedelta(hours=3), "asked", *stages)
-    assert turn_starts.learned_until(con, "weather", LATER) == curated
-
-
-def test_a_turn_of_an_older_release_counts_from_its_start(con: Connection, tmp_path: Path) -> None:
-    turn_starts.record_start(con, start("s1", started=True, run="run-1"))
-    stage: dict[str, Json] = {"name": "curate", "seconds": 9.0}
-    end_turn(con, tmp_path / "run-1", NOW + timedelta(hours=3), "asked", stage)
-    assert turn_starts.learned_until(con, "weather", LATER) == NOW
 
 
 def test_a_turn_whose_data_set_was_held_has_learned_nothing(
@@ -368,18 +356,9 @@ def test_a_turn_whose_data_set_was_held_has_learned_nothing(
     assert turn_starts.learned_until(con, "weather", LATER) == NOW
 
 
-def test_a_turn_before_the_log_of_starts_counts_from_its_end(
-    con: Connection, tmp_path: Path
-) -> None:
-    end_turn(con, tmp_path / "run-1", NOW)
-    assert turn_starts.learned_until(con, "weather", LATER) == NOW
-
-
 def test_a_turn_from_before_the_clock_was_set_back_hides_no_traffic(
     con: Connection, tmp_path: Path
 ) -> None:
-    turn_starts.record_start(con, start("s1", started=True, run="run-1"))
-    turn_starts.record_start(con, replace(start("s2", started=True, run="run-2"), looked_at=LATER))
     for run, at in (("run-1", NOW), ("run-2", LATER)):
         end_turn(con, tmp_path / run, at)
     assert turn_starts.learned_until(con, "weather", LATER - timedelta(hours=1)) == NOW

@@ -99,9 +99,8 @@ def test_pages_and_messages_go_with_the_events_that_have_them(home: Settings) ->
 
     database = home.prefect_home / "prefect.db"
     pages = {"e1": f"{YAN} asks", "e2": f"{YAN} asks more", "e3": "bob asks"}
-    # The first is under the key that older releases had for both.
-    for (digest, page), name in zip(pages.items(), ("mail-eu", "mail.eu", "mail.eu"), strict=True):
-        promote.publish_page.fn(page, digest, name)
+    for digest, page in pages.items():
+        promote.publish_page.fn(page, digest, "mail.eu")
     run("promote", "Completed", f"rejected by ada: rude to {YAN}")
     wait_for_event(database, f"rude to {YAN}")
 
