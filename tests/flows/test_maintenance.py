@@ -13,7 +13,6 @@ from components.decide import decision_log
 from components.decide.decision_log import LogEvent
 from components.decide.record_answer import Question, TypedAnswer
 from components.gate import evidence_folder
-from components.gate.evidence_folder import EvidenceSubject
 from components.gate.judgement import Judgement
 from components.register import registry, tracking, version_tags
 from components.schema import WORKLOAD_ID
@@ -123,7 +122,7 @@ def asked(config: Path, opponent: str) -> str:
     home, workload = settings.load(), workload_file.read_workload(config)
     turn = home.turns / workload.workload / f"against-{opponent}"
     workload_file.begin(turn, workload)
-    subject = EvidenceSubject(workload.workload, "s1", "v1", "b1", "a2", opponent, "c1", "o1")
+    subject = versions.subject_of(workload.workload, "a2", opponent)
     passed = Judgement("pass", ("better",), "correct_name")
     digest = evidence_folder.digest(subject, passed, workload.gate)
     folder = home.evidence / workload.workload / digest

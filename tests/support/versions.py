@@ -15,7 +15,7 @@ from components.gate.evidence_folder import Evidence, EvidenceSubject
 from components.gate.judgement import Judgement
 from components.register import champion_change, registry, version_tags
 from components.register.journal import ChampionJournal
-from components.store import warehouse
+from components.store import manifest, warehouse
 from components.store.ledger import Decision
 from flows import champions, promotion, releases, settings
 from flows.settings import Settings
@@ -35,8 +35,16 @@ def ask(name: str, number: int, source: str = "file:///nowhere", model: str = ""
         client.create_model_version(name, source, tags=tags, model_id=model or None)
     )
     champion_change.set_challenger(made)
-    subject = EvidenceSubject(name, "s1", "v1", "b1", f"a{number}", "base", "c1", "o1")
+    subject = subject_of(name, f"a{number}")
     return Evidence(Path(f"e{number}"), subject, Judgement("pass", ("better",), "correct_name"))
+
+
+def subject_of(name: str, adapter: str, opponent: str = "base") -> EvidenceSubject:
+    """Return what evidence on an adapter is about; on its bytes, where the home has it."""
+    folder = settings.load().adapters / name / adapter
+    adapter_bytes = manifest.folder_digest(folder) if folder.exists() else ""
+    parts = (name, "s1", "v1", "b1", adapter, opponent, "c1", "o1")
+    return EvidenceSubject(*parts, adapter_bytes=adapter_bytes)
 
 
 def ask_with_files(name: str, number: int) -> Evidence:

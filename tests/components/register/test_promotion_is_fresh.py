@@ -10,7 +10,7 @@ from components.chat import chat_templates
 from components.decide import decision_log
 from components.decide.decision_log import LogEvent
 from components.gate import evidence_folder
-from components.gate.evidence_folder import Evidence, EvidenceSubject
+from components.gate.evidence_folder import Evidence
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
 from components.models import base
@@ -23,6 +23,7 @@ from flows import workload_file as configs
 from flows.approval_loop import StaleEvidenceError
 from flows.releases import NotApprovedError
 from flows.workload_file import Workload
+from tests.support import versions
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PASSED = Judgement("pass", ("better",), "correct_name")
@@ -59,7 +60,7 @@ def approved(name: str, evidence: str) -> None:
 
 def asked(home: Path, workload: str, opponent: str = "base") -> Evidence:
     """Write evidence as a turn does, measured on holdout ``v1``."""
-    subject = EvidenceSubject(workload, "s1", "v1", "b1", "a2", opponent, "c1", "o1")
+    subject = versions.subject_of(workload, "a2", opponent)
     folder = home / "evidence" / workload / evidence_folder.digest(subject, PASSED, Policy())
     folder.mkdir(parents=True)
     return evidence_folder.finish(folder, subject, PASSED, Policy(), {}, brief="", now=NOW)

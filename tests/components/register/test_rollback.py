@@ -10,7 +10,7 @@ from prefect.logging import disable_run_logger
 from components.dataset.snapshot_figures import Snapshot
 from components.decide import chain, decision_log
 from components.decide.decision_log import LogEvent as Decided
-from components.gate.evidence_folder import Evidence, EvidenceSubject, TurnReference
+from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.judgement import Judgement
 from components.register import champion_change, journal, registry, taint, version_tags
 from components.register.champion_change import RollbackError
@@ -30,6 +30,7 @@ from tests.support.versions import (
     crowned,
     decide,
     say_yes,
+    subject_of,
     workload,
 )
 
@@ -231,7 +232,7 @@ def test_a_rolled_back_version_is_neither_asked_about_nor_promoted_again(
         ended = turn.conclude_turn(made, snapshot, Path("a2"), {}, TurnReference("t1", "w1"))
     assert ended == turn.TurnResult("rolled back")
 
-    subject = EvidenceSubject("once", "s1", "v1", "b1", "a2", "1", "c1", "o1")
+    subject = subject_of("once", "a2", "1")
     evidence = Evidence(Path("e2"), subject, Judgement("pass", ("better",), "correct_name"))
     with pytest.raises(promotion.RolledBackError, match="rolled back by bob \\(rude\\)"):
         promotion.promote_version(made, evidence, decide("once", 2), lambda: None)
@@ -249,7 +250,7 @@ def test_an_approval_makes_a_champion_once_whoever_moves_the_alias_and_starts_it
     made = workload("used", base_model)
     for number in (1, 2, 3):
         approve("used", number, base_model)
-    subject = EvidenceSubject("used", "s1", "v1", "b1", "a2", "1", "c1", "o1")
+    subject = subject_of("used", "a2", "1")
     evidence = Evidence(Path("e2"), subject, Judgement("pass", ("better",), "correct_name"))
     with pytest.raises(promotion.RolledBackError, match="an approval makes a champion once"):
         promotion.promote_version(made, evidence, decide("used", 2), lambda: None)
