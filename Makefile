@@ -69,12 +69,13 @@ test-bounds:                ## the default suite on the lowest and the highest d
 coverage: .venv/installed-dev   ## the default suite with line coverage of components/
 	$(BIN)/pytest --cov --cov-report term --cov-fail-under 85
 
-check: .venv/installed-dev  ## format, lint, names, types, layering, SQL
+check: .venv/installed-dev  ## format, lint, names, size, types, layering, SQL
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/sqlfluff lint --disable-progress-bar sql
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.names
+	$(BIN)/python -m tests.house
 	$(BIN)/pyright
 
 lock: .venv-tools/installed ## the images' pins anew, with hashes

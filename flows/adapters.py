@@ -16,7 +16,7 @@ from components.models import base as bases
 from components.models import device, model_signature
 from components.register import registry
 from components.register.registry import Version
-from components.store import ledger, manifest, warehouse
+from components.store import ledger, manifest, output_folders, warehouse
 from components.store.manifest import AdapterManifest
 from flows import lookup, releases
 from flows.settings import Settings
@@ -69,7 +69,7 @@ def _card(home: Settings, adapter: Path, served_as: str | None, kind: model_card
     if served_as is not None:
         config["base_model_name_or_path"] = served_as
     scores = model_card.newest_scores(
-        made.key, manifest.finished_folders(home.scorecards / made.workload)
+        made.key, output_folders.find(home.scorecards / made.workload)
     )
     return model_card.write_card(made, config, scores, kind)
 
@@ -174,7 +174,7 @@ def _write_export(
 def _adapter_folder(home: Settings, request: ExportRequest, version: Version | None) -> Path:
     root = home.adapters / request.workload
     key = version.adapter if version is not None else request.adapter
-    folders = manifest.finished_folders(root, key or "")
+    folders = output_folders.find(root, key or "")
     if len(folders) != 1:
         names = ", ".join(folder.name for folder in folders) or "none"
         raise LookupError(f"looking up adapter {key}: expected one, found {names} in {root}")
@@ -191,7 +191,7 @@ def _registered(home: Settings, request: ExportRequest) -> Version:
     if version is None:
         raise LookupError(f"exporting {request.workload}: it has no champion; name --adapter KEY")
     folder = home.evidence / request.workload / version.evidence
-    if manifest.is_finished(folder):
+    if output_folders.fetch(folder):
         releases.require_bytes(home, evidence_folder.read(folder))
     return version
 

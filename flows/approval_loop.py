@@ -32,7 +32,7 @@ from components.monitor import turn_starts
 from components.monitor.turn_starts import TurnStart
 from components.register import registry
 from components.register.registry import Version
-from components.store import ledger, manifest, warehouse
+from components.store import ledger, output_folders, warehouse
 from components.store.ledger import Decision
 from components.store.manifest import SnapshotManifest
 from components.store.warehouse import Connection
@@ -328,7 +328,7 @@ def form_header(question: Question, evidence: Evidence, workload: Workload) -> s
 def audit_text(home: Settings, evidence: Evidence) -> str:
     """Say what the references' audit found since the brief was written; empty if nothing."""
     folder = home.snapshots / folder_name(evidence.subject.workload) / evidence.subject.snapshot
-    if not manifest.is_finished(folder):
+    if not output_folders.fetch(folder):
         return ""
     audited = review.reference_audit(home, evidence.subject.workload, folder)
     sentences = reference_errors.claim_sentences(audited, evidence.judgement.target)

@@ -21,7 +21,7 @@ from components.register import registry, tracking
 from components.register.registry import Version
 from components.scorecard import BASELINES, FEW_SHOT, HOLDOUT, PRODUCTION
 from components.scorecard import read as read_scorecard
-from components.store import manifest
+from components.store import manifest, output_folders
 from components.store.manifest import ScorecardManifest, SnapshotManifest
 from flows import settings, validation, workload_file
 from flows.flow_runs import run_name
@@ -63,7 +63,7 @@ def score(
     home, folders = settings.load(), ScorecardFolders()
     # A person may approve another champion while models are scored.
     while folders != (folders := scorecard_folders(workload, snapshot, adapter)):
-        if not all(manifest.is_finished(card) for card in all_folders(folders)):
+        if not all(output_folders.fetch(card) for card in all_folders(folders)):
             run_evaluation(workload, snapshot, adapter)
     places = {
         model: {name: home.portable(card) for name, card in of.items()}
@@ -94,7 +94,7 @@ def cards_in(file: Path) -> ScorecardFolders | None:
     cards = {
         model: {name: home.local(card) for name, card in of.items()} for model, of in places.items()
     }
-    return cards if all(manifest.is_finished(card) for card in all_folders(cards)) else None
+    return cards if all(output_folders.fetch(card) for card in all_folders(cards)) else None
 
 
 def are_of(cards: ScorecardFolders, workload: str, snapshot: Path, adapter: Path) -> bool:
@@ -262,7 +262,7 @@ def run_evaluation(workload: Workload, snapshot: Path, adapter: Path) -> None:
     key = judge_key(judge) if judge else None
     for model, group in models_to_measure(workload, adapter).items():
         cards_of_base = harness.folders(snapshot, model, group, root, workload.evaluate)
-        if all(manifest.is_finished(card) for card in all_folders(cards_of_base)):
+        if all(output_folders.fetch(card) for card in all_folders(cards_of_base)):
             continue
         spec = EvaluateSpec(
             snapshot=snapshot,

@@ -25,7 +25,7 @@ from components.gate.report.write_report import REPORT
 from components.register import tracking
 from components.scorecard import HOLDOUT, PRODUCTION, Scorecard
 from components.scorecard import read as read_scorecard
-from components.store import manifest, warehouse
+from components.store import output_folders, warehouse
 from components.store.manifest import AdapterManifest, EvidenceManifest, ScorecardManifest
 from flows import approvals, evaluate, settings
 from flows.settings import Settings
@@ -112,7 +112,7 @@ def _past(day: str, holdout_version: str, outcome: str, scored: Mapping[str, flo
 
 def earlier_turns(home: Settings, workload: str, metric: str) -> list[Past]:
     """List the results of earlier turns on a metric, oldest first, from their evidence."""
-    folders = manifest.finished_folders(home.evidence / workload)
+    folders = output_folders.find(home.evidence / workload)
     records = [EvidenceManifest.read(path) for path in folders]
     return [
         _past(
@@ -128,7 +128,7 @@ def earlier_turns(home: Settings, workload: str, metric: str) -> list[Past]:
 def find_evidence(home: Settings, workload: str, digest: str | None) -> Path:
     """Find the newest evidence with a report, or the only one with this digest prefix."""
     root, begins = home.evidence / workload, digest or ""
-    finished = manifest.finished_folders(root, begins)
+    finished = output_folders.find(root, begins)
     matching = [path for path in finished if (path / report.REPORT).is_file()]
     if not matching or (digest and len(matching) > 1):
         names = ", ".join(sorted(path.name for path in matching)) or "none"

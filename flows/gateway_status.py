@@ -11,6 +11,8 @@ from typing import Any, NoReturn, TypeAlias, cast
 import yaml
 from pydantic import ValidationError
 
+from components.extensions.machines import object_store
+from components.extensions.machines.object_store import StoreError
 from components.monitor import serving_status
 from components.monitor.serving_status import (
     ElsewhereVersion,
@@ -26,8 +28,6 @@ from components.serve.seen_gateways import SeenGateway
 from components.serve.settings import ServeSettings
 from components.serve.shared_rollouts import SharedEvidence
 from components.serve.swap_journal import SwapJournal
-from components.store import object_store
-from components.store.object_store import StoreError
 from components.validation_messages import describe_mistakes
 from flows.settings import Settings
 

@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from components import home_archive
+from components.extensions.machines import moved_outputs, object_store
+from components.extensions.machines.object_store import ObjectStore
 from components.home_archive import BackupError, Record
 from components.register import journal
 from components.store import (
@@ -21,14 +23,11 @@ from components.store import (
     home_files,
     lock,
     manifest,
-    moved_outputs,
     moved_tables,
-    object_store,
     spool,
     warehouse,
     working_copy,
 )
-from components.store.object_store import ObjectStore
 from flows import access
 from flows.settings import OUTPUTS, Settings
 from flows.stack import erased_copies

@@ -7,7 +7,7 @@ from uuid import uuid4
 import yaml
 
 from components.schema import parse_yaml
-from components.store import manifest
+from components.store import output_folders
 from flows.settings import Settings
 
 MOST_BYTES = 2**20  # a workload's file has some kilobytes; what is larger is another file
@@ -95,7 +95,7 @@ def require_unserved(home: Settings, file: Path) -> None:
 def enter(home: Settings, workload: str, file: Path) -> None:
     """Let a turn run on a file: the workload's own, or the first of a workload without evidence."""
     known = find(home, workload)
-    if known is None and not manifest.listed(home.evidence / workload):
+    if known is None and not output_folders.names(home.evidence / workload):
         adopt(home, workload, file)
     elif (known or require(home, workload)) != file.resolve():
         raise WorkloadFileError(

@@ -31,7 +31,7 @@ from components.register import journal, registry, tracking
 from components.register.registry import ModelNameTakenError
 from components.register.version_tags import CHALLENGER
 from components.schema import WORKLOAD_ID, Json
-from components.store import file_locks, lake_upkeep, manifest, warehouse
+from components.store import file_locks, lake_upkeep, output_folders, warehouse
 from components.store.warehouse import Connection
 from flows import (
     approval_loop,
@@ -200,7 +200,7 @@ def clear_challengers() -> None:
     home = settings.load()
     if not erase_servers.has_mlflow(home):
         return
-    workloads = manifest.listed(home.evidence)
+    workloads = output_folders.names(home.evidence)
     named = [name for name, now in registry.read_all().items() if now.challenger is not None]
     challengers = [
         registry.aliased_version(name, CHALLENGER) for name in named if name in workloads
@@ -209,7 +209,7 @@ def clear_challengers() -> None:
     runs = prefect_api.find("promote", states=approvals.UNDER_WAY)
     asked = {approvals.asked_evidence(run) for run in runs}
     for version in filter(None, challengers):
-        is_ours = version.evidence in manifest.listed(home.evidence / version.name)
+        is_ours = version.evidence in output_folders.names(home.evidence / version.name)
         if is_ours and version.evidence not in asked:
             registry.remove_alias(version.name, CHALLENGER, version.number)
             message = "version %s of %s is no challenger any more: nobody is asked about it"

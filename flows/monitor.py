@@ -31,7 +31,7 @@ from components.register import registry
 from components.register.champion_change import RollbackError
 from components.register.registry import Version
 from components.scorecard import HOLDOUT
-from components.store import manifest, warehouse
+from components.store import manifest, output_folders, warehouse
 from components.store.manifest import ScorecardManifest
 from components.store.warehouse import Connection
 from flows import (
@@ -234,7 +234,7 @@ def measure_status(
 
 def evaluated_speeds(home: Settings, workload: str) -> dict[str, Speed]:
     """Return the speed of each adapter in its evaluation on the holdout."""
-    folders = manifest.finished_folders(home.scorecards / workload)
+    folders = output_folders.find(home.scorecards / workload)
     cards = sorted(map(ScorecardManifest.read, folders), key=lambda card: card.age)
     return {
         card.adapter: card.speed

@@ -11,12 +11,12 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 
 from components.decide.record_answer import Question
+from components.extensions.machines.object_store import StoreError
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence
 from components.register import champion_change, mlflow_api
-from components.store import manifest
+from components.store import output_folders
 from components.store.ledger import Decision
-from components.store.object_store import StoreError
 from flows import (
     approval_loop,
     approvals,
@@ -85,7 +85,7 @@ def read_own_evidence(home: Settings, workload: str, digest: str) -> Evidence:
         raise ForeignEvidenceError(
             f"promoting by {path}: it is not evidence of this home, expected {root}/WORKLOAD/DIGEST"
         )
-    manifest.is_finished(home.evidence / path.relative_to(root))  # pulls another machine's
+    output_folders.fetch(home.evidence / path.relative_to(root))  # pulls another machine's
     if not (path / evidence_folder.VERDICT).is_file():
         raise ForeignEvidenceError(f"promoting by {path}: there is no evidence")
     evidence = evidence_folder.read(path)

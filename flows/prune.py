@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from prefect import flow
 from prefect.logging import get_run_logger
 
-from components.store import object_store
+from components.extensions.machines import object_store
 from flows import settings, workload_file
 from flows.erasing import prune_outputs
 from flows.erasing.prune_outputs import PruneBusyError

@@ -28,7 +28,7 @@ from components.register.registry import Version
 from components.register.version_tags import CANARY, CHAMPION, PREVIOUS
 from components.scorecard import CONSTRAINED
 from components.scorecard import read as read_scorecard
-from components.store import ledger, manifest, warehouse
+from components.store import ledger, output_folders, warehouse
 from components.store.manifest import AdapterManifest, folder_digest
 from components.store.warehouse import Connection
 from flows.settings import Settings
@@ -114,7 +114,7 @@ def require_bytes(home: Settings, evidence: Evidence) -> None:
     """Refuse an adapter that was changed after the evidence on it was made."""
     expected = evidence.subject.adapter_bytes
     folder = home.adapters / evidence.subject.workload / evidence.subject.adapter
-    manifest.is_finished(folder)  # pulls another machine's
+    output_folders.fetch(folder)  # pulls another machine's
     if (actual := folder_digest(folder)) != expected:
         raise ChangedAdapterError(
             f"using the adapter {folder}: its bytes have the digest {actual}, evidence "

@@ -17,7 +17,7 @@ from components.evaluate import metrics
 from components.models import base
 from components.register import tracking
 from components.scorecard import HOLDOUT, VALIDATION
-from components.store import manifest
+from components.store import manifest, output_folders
 from components.store.manifest import SearchManifest
 from components.train.recipe import Recipe
 from components.train.search import run, schedule
@@ -86,12 +86,12 @@ def known_winner(home: Settings, here: Path, adapters: Path) -> Path | None:
 
     A search whose best adapter was deleted is forgotten: by its outcomes nothing would be trained.
     """
-    if not manifest.is_finished(here):
+    if not output_folders.fetch(here):
         return None
     winner = adapters / SearchManifest.read(here).winner
-    if manifest.is_finished(winner):
+    if output_folders.fetch(winner):
         return winner
-    manifest.forget(here)
+    output_folders.forget(here)
     if home.store is not None:
         home.store.remove(home.portable(here))
     return None
@@ -107,7 +107,7 @@ def surviving_winner(planned: SearchPlan, here: Path, adapters: Path) -> Path | 
     if run.read_outcomes(here):
         return None
     kept = (adapters / entry.key for entry in planned.entries)
-    return next(filter(manifest.is_finished, kept), None)
+    return next(filter(output_folders.fetch, kept), None)
 
 
 def search_folder(workload: Workload, snapshot: Path) -> Path:
@@ -318,7 +318,7 @@ def conclude_search(search: SearchRun, planned: SearchPlan, result: SearchResult
         adapter, reason = search.adapters / place.entry.key, run.placement_reason(place)
         status = "FAILED" if place.ending == "failed" else "FINISHED"
         tracking.prune_candidate(search.workload.workload, adapter.name, reason, status)
-        manifest.remove(adapter)
+        output_folders.remove(adapter)
         shared_job.forget_checkpoints(adapter)
     finish_search(search, result.places[0].entry.key, result.spent)
 

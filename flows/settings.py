@@ -16,9 +16,10 @@ from uuid import UUID
 if TYPE_CHECKING:
     from components.store.warehouse import Location
 
-from components.store import object_store
+from components.extensions.machines.object_store import ObjectStore
+from components.store import output_folders
 from components.store.lake import Lake
-from components.store.object_store import ObjectStore, Place
+from components.store.output_folders import Place
 
 HOST = "127.0.0.1"  # everything embedded listens on the loopback interface only
 
@@ -328,7 +329,7 @@ def find_place(folder: Path) -> Place | None:
     return None
 
 
-object_store.find_places_with(find_place)
+output_folders.share_by(find_place)
 
 
 def _store(env: Mapping[str, str]) -> ObjectStore | None:

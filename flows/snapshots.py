@@ -20,7 +20,7 @@ from components.evaluate import holdout_task, score_conditions
 from components.evaluate.metrics import KIND_METRICS, Kind
 from components.gate import power, significance
 from components.scorecard import HOLDOUT
-from components.store import ledger, manifest, working_copy
+from components.store import ledger, output_folders, working_copy
 from components.store.manifest import SnapshotManifest
 from components.store.working_copy import StaleCopyError, WorkingCopy
 from flows.settings import Settings, code_version
@@ -29,12 +29,12 @@ from flows.workload_file import Workload
 
 def find_snapshot(root: Path, name: str) -> Path:
     """Find a snapshot by its folder or a key prefix; ``LookupError`` unless it is the only one."""
-    if manifest.is_finished(Path(name)):
+    if output_folders.fetch(Path(name)):
         return Path(name)
     snapshots = [
         path
-        for workload in manifest.listed(root)
-        for path in manifest.finished_folders(root / workload, name)
+        for workload in output_folders.names(root)
+        for path in output_folders.find(root / workload, name)
     ]
     if len(snapshots) != 1:
         names = ", ".join(str(path) for path in snapshots) or "none"
@@ -44,7 +44,7 @@ def find_snapshot(root: Path, name: str) -> Path:
 
 def newest_snapshot(root: Path, workload_id: str) -> Path:
     """Find the snapshot of a workload that was frozen last; ``LookupError`` if it has none."""
-    snapshots = manifest.finished_folders(root / folder_name(workload_id))
+    snapshots = output_folders.find(root / folder_name(workload_id))
     if not snapshots:
         raise LookupError(
             f"workload {workload_id} has no snapshot in {root} yet; `flywheel curate FILE` or a "
@@ -244,5 +244,5 @@ def _record_snapshot(copy: WorkingCopy, frozen: Snapshot, now: datetime) -> None
         copy.merge_settled(record)
     except StaleCopyError:
         if is_new:
-            manifest.remove(frozen.path)
+            output_folders.remove(frozen.path)
         raise

@@ -26,9 +26,10 @@ from components.collect.quarantine import Retried
 from components.collect.source import Defaults, Input
 from components.collect.sources import mapped, mlflow_traces
 from components.collect.survey import SurveyedFile
+from components.extensions.machines import object_store, shared_spool
+from components.extensions.machines.shared_spool import SharedSegment
 from components.register import mlflow_api, tracking
-from components.store import file_locks, lake_locks, object_store, shared_spool, warehouse
-from components.store.shared_spool import SharedSegment
+from components.store import file_locks, lake_locks, warehouse
 from components.store.warehouse import Connection, Location
 from flows.settings import Settings
 from flows.settings import load as load_settings

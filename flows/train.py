@@ -24,7 +24,7 @@ from components.models import base
 from components.pages import templates
 from components.register import registry, taint, tracking
 from components.schema import Json, Progress
-from components.store import manifest
+from components.store import manifest, output_folders
 from components.store.manifest import AdapterManifest, SnapshotManifest
 from components.train import checkpoints, recipe, training_curve
 from components.train.checkpoints import StopCondition, TrainingProgress
@@ -115,7 +115,7 @@ def find_training_start(workload: Workload) -> TrainingStart:
     version = f"champion version {champion.number}"
     if taint.is_tainted(champion):
         return TrainingStart(None, f"{version} has learned from rows that were erased")
-    if not manifest.is_finished(adapter):
+    if not output_folders.fetch(adapter):
         return TrainingStart(None, f"the adapter of {version} is not at {adapter}")
     made_from = AdapterManifest.read_untouched(adapter)
     content = base.content_hash(workload.base)
@@ -181,9 +181,9 @@ def learn(
             f"training adapter {expected.name} of {workload.workload}: what it would be made from "
             f"now makes {adapter.name} ({begins.reason}); run the turn again"
         )
-    if not manifest.is_finished(adapter):
+    if not output_folders.fetch(adapter):
         with sole_training(adapter):
-            if not manifest.is_finished(adapter):  # the run that this one waited for has made it
+            if not output_folders.fetch(adapter):  # the run that this one waited for has made it
                 fit_adapter(workload, snapshot, adapter, begins)
     return str(adapter)
 
@@ -267,8 +267,8 @@ def validation_scores(
     workload: Workload, snapshot: Path, adapter: Path, metric: str, order: Path, job: Path
 ) -> dict[int, float]:
     """Measure a candidate at its rung; return a metric by validation row number."""
-    standing = adapter if manifest.is_finished(adapter) else candidate_folder(order)
-    if not manifest.is_finished(standing):
+    standing = adapter if output_folders.fetch(adapter) else candidate_folder(order)
+    if not output_folders.fetch(standing):
         body = {
             "snapshot": snapshot.name,
             "base": base.content_hash(workload.base),
@@ -365,7 +365,7 @@ def fit_adapter(
         raise
     metrics.send()
     curve.show()
-    if (reached is None or reached.finished) and not manifest.is_finished(adapter):
+    if (reached is None or reached.finished) and not output_folders.fetch(adapter):
         # A search paid for every candidate; a training that was killed, only since it resumed.
         outcomes = run.read_outcomes(order.parent.parent) if order else []
         earlier = sum(outcome.seconds for outcome in outcomes)
@@ -381,7 +381,7 @@ def fit_adapter(
         }
         adapters.finish_adapter(workload, snapshot, adapter, body, now=datetime.now(UTC))
         shared_job.forget_checkpoints(adapter)
-    tracking.close_run(run_id, "FINISHED" if manifest.is_finished(adapter) else "SCHEDULED")
+    tracking.close_run(run_id, "FINISHED" if output_folders.fetch(adapter) else "SCHEDULED")
     return reached
 
 

@@ -30,7 +30,7 @@ from components.monitor.turn_starts import Cause, TurnStart
 from components.register import registry
 from components.scorecard import HOLDOUT, DamagedScorecardError, Scorecard, scores_digest
 from components.scorecard import read as read_scorecard
-from components.store import ledger, manifest, warehouse
+from components.store import ledger, manifest, output_folders, warehouse
 from components.store.ledger import Holdout, HoldoutUse
 from components.store.manifest import AdapterManifest, folder_digest
 from flows import (
@@ -237,7 +237,7 @@ def find_adapter(workload: Workload, snapshot: Path, key: str) -> Path:
     ``LookupError``: There is none, or several. ``LearnedError``: It has learned what is held out.
     """
     home = settings.load()
-    adapters = manifest.finished_folders(home.adapters / workload.workload, key)
+    adapters = output_folders.find(home.adapters / workload.workload, key)
     if len(adapters) != 1:
         names = ", ".join(adapter.name for adapter in adapters) or "none"
         raise LookupError(f"looking up adapter {key} of {workload.workload}: found {names}")
@@ -254,7 +254,7 @@ def train_challenger(
     adapter = train.adapter_folder(workload, snapshot)
     training = parameters | {"adapter": settings.load().portable(adapter)}
     return ensure_output(
-        "train/train", training, lambda: adapter if manifest.is_finished(adapter) else None
+        "train/train", training, lambda: adapter if output_folders.fetch(adapter) else None
     )
 
 
@@ -362,7 +362,7 @@ def assemble_evidence(
     """
     home, made_from = settings.load(), AdapterManifest.read(adapter)
     validation.require_unlearned(home, workload.workload, adapter, snapshot.path, HOLDOUT)
-    sources = manifest.count_copies([snapshot.path, *evaluate.all_folders(cards)])
+    sources = output_folders.count_copies([snapshot.path, *evaluate.all_folders(cards)])
     if not evaluate.is_champion_measured(cards, champion, adapter):
         raise OpponentChangedError(
             f"judging {adapter.name} of {workload.workload}: another version became champion after "
@@ -395,7 +395,7 @@ def assemble_evidence(
     )
     root = home.evidence / workload.workload
     digest = evidence_folder.digest(subject, judgement, workload.gate)
-    if manifest.is_finished(root / digest):
+    if output_folders.fetch(root / digest):
         return evidence_folder.read(root / digest)
     case = Case(
         subject,
@@ -418,7 +418,7 @@ def assemble_evidence(
         turns=evidence_reports.earlier_turns(home, workload.workload, judgement.metric),
         note=workload.note,
     )
-    with manifest.while_kept(sources, root / digest):
+    with output_folders.while_kept(sources, root / digest):
         return evidence_reports.write_evidence(
             case, root / digest, workload.gate, reference, now=datetime.now(UTC)
         )
@@ -472,7 +472,7 @@ def _earlier(looks: Sequence[HoldoutUse], opponent: Scorecard) -> list[EarlierUs
             settings.load().scorecards / look.workload_id / key
             for key in (look.challenger_scorecard, look.opponent_scorecard)
         ]
-        if not all(manifest.is_finished(folder) for folder in folders):
+        if not all(output_folders.fetch(folder) for folder in folders):
             return []  # a sequential test has to include every use
         try:
             ours, theirs = (read_scorecard(folder) for folder in folders)

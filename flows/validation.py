@@ -10,7 +10,7 @@ from components.evaluate import harness
 from components.models.base import content_hash
 from components.scorecard import HOLDOUT, VALIDATION, Scorecard
 from components.scorecard import read as read_scorecard
-from components.store import manifest, warehouse
+from components.store import manifest, output_folders, warehouse
 from components.store.manifest import AdapterManifest
 from flows.jobs import runner
 from flows.jobs.job_specs import EvaluateSpec
@@ -86,7 +86,7 @@ def _score_models(
 ) -> dict[str, Scorecard]:
     root = home.scorecards / workload.workload
     cards = harness.folders(snapshot, base, models, root, workload.evaluate, VALIDATION)
-    if not all(manifest.is_finished(of[VALIDATION]) for of in cards.values()):
+    if not all(output_folders.fetch(of[VALIDATION]) for of in cards.values()):
         spec = EvaluateSpec(
             snapshot=snapshot,
             base=base,
@@ -128,7 +128,7 @@ def base_of_adapters(workload: Workload, adapters: Sequence[Path]) -> Path:
 
 def newest_adapter(home: Settings, workload: str) -> Path | None:
     """Return a workload's newest finished adapter, or ``None``."""
-    finished = manifest.finished_folders(home.adapters / workload)
+    finished = output_folders.find(home.adapters / workload)
     return max(finished, key=lambda path: AdapterManifest.read(path).age, default=None)
 
 
@@ -150,7 +150,7 @@ def require_unlearned(
     Of the holdout, rows that curation has kept apart from it since are refused, too: they are near
     to a tested row, overlap with one or offer its tools.
     """
-    if not manifest.is_finished(adapter):
+    if not output_folders.fetch(adapter):
         raise LookupError(f"measuring {adapter}: it is not a finished adapter")
     where = f"measuring {adapter} on the {side} side"
     made_from = AdapterManifest.read(adapter)
@@ -158,7 +158,7 @@ def require_unlearned(
         return
     # In one home a row never changes side; an adapter from elsewhere may have learned any.
     trained_on = home.snapshots / folder_name(workload) / made_from.snapshot
-    if not manifest.is_finished(trained_on):
+    if not output_folders.fetch(trained_on):
         raise LearnedError(
             f"{where}: it was trained on snapshot {made_from.snapshot}, which is not in "
             f"{trained_on.parent}, so whether it has learned rows of this side can't be told; "

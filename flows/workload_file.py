@@ -19,14 +19,14 @@ from components.evaluate import guards, score_conditions
 from components.evaluate.engines.protocol import vllm_objections
 from components.evaluate.judge import settings as judging
 from components.evaluate.settings import EvaluationSettings, GuardTask
+from components.extensions.machines import shared_bases
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Policy
-from components.models import shared_bases
 from components.monitor.settings import Trigger
 from components.schema import LEAST_DAYS, WORKLOAD_ID, Config, kind_of, parse_yaml
 from components.serve.canary.settings import RolloutSettings
-from components.store import manifest
+from components.store import manifest, output_folders
 from components.train.recipe import Recipe, Worker
 from components.train.search import candidates
 from components.train.search.candidates import SearchCandidate
@@ -408,7 +408,7 @@ def _silent_about(home: Settings, file: Path) -> Generator[None]:
 def _frozen(home: Settings, path: Path) -> Workload:
     folder = path.resolve().parent
     is_record = path.name == NAME and folder.parent.parent == home.turns.resolve()
-    if is_record and path.exists() and not manifest.is_finished(folder):
+    if is_record and path.exists() and not output_folders.fetch(folder):
         return read(folder)
     if is_record and not path.exists() and (elsewhere := _read_shared(home, folder)):
         return elsewhere
@@ -430,7 +430,7 @@ def path_within(folder: Path, raw_path: str, what: str) -> Path:
             f"starting a flow with the {what} {raw_path}: expected one below {folder}"
         )
     inside = folder / path.relative_to(root)
-    manifest.is_finished(inside)
+    output_folders.fetch(inside)
     return inside
 
 
@@ -524,7 +524,7 @@ def under_way(turns: Path, run_id: str) -> Path | None:
     """Find the folder of a turn that froze its workload and has not ended."""
     # A finished turn that is run again is a new one, with the workload's current file.
     for path in turns.glob(f"*/{run_id}/{NAME}"):
-        if not manifest.is_finished(path.parent):
+        if not output_folders.fetch(path.parent):
             return path.parent
     return None
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pyarrow as pa
 
 from components.collect.source import Kind
-from components.store import archived_files, manifest, warehouse
+from components.store import archived_files, manifest, output_folders, warehouse
 from components.store.manifest import SnapshotManifest
 from components.store.warehouse import Connection
 
@@ -96,7 +96,7 @@ def _needed(con: Connection, workload_id: str, snapshots: Path) -> list[str]:
     for snapshot in warehouse.select(con, "marts/snapshot_paths", workload_id=workload_id):
         frozen = Path(str(snapshot["path"]))
         here = snapshots / frozen.parent.name / frozen.name
-        for path in _tables(here if manifest.is_finished(here) else frozen):
+        for path in _tables(here if output_folders.fetch(here) else frozen):
             rows = warehouse.select(con, "marts/snapshot_row_ids", path=str(path))
             needed.update(str(row["id"]) for row in rows)
     return sorted(needed)
@@ -104,7 +104,7 @@ def _needed(con: Connection, workload_id: str, snapshots: Path) -> list[str]:
 
 def _tables(snapshot: Path) -> list[Path]:
     paths = [snapshot / manifest.NAME]
-    if manifest.is_finished(snapshot):
+    if output_folders.fetch(snapshot):
         paths = [snapshot / f"{side}.parquet" for side in SnapshotManifest.read(snapshot).rows]
     for path in paths:
         if not path.exists():

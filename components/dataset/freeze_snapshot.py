@@ -16,7 +16,7 @@ from components.dataset import example_rows, preference_files, snapshot_figures
 from components.dataset.example_rows import Lengths, Staying
 from components.dataset.snapshot_figures import SIDES, Snapshot
 from components.schema import Config, Json, Paraphrases
-from components.store import manifest, warehouse
+from components.store import manifest, output_folders, warehouse
 from components.store.arrow import ArrowBatch
 from components.store.warehouse import Connection
 
@@ -157,7 +157,7 @@ def freeze(
         largest_cluster=totals.largest_cluster,
         paraphrases=paraphrases,
     )
-    if not manifest.is_finished(snapshot.path):
+    if not output_folders.fetch(snapshot.path):
         settle()
         lineage = {
             "prompt_format": prompt.FORMAT,

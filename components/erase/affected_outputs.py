@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pydantic import JsonValue
 
 from components.schema import Json
-from components.store import manifest, warehouse
+from components.store import manifest, output_folders, warehouse
 from components.store.manifest import AdapterManifest, ScorecardManifest
 from components.store.warehouse import Connection
 
@@ -225,7 +225,7 @@ def _requests(path: Path) -> set[str]:
 
 def _few_shot_snapshots(folder: Path) -> set[str]:
     """Return the key of the snapshot that a scorecard's few-shot examples come from, if any."""
-    if not manifest.is_finished(folder):
+    if not output_folders.fetch(folder):
         return set()
     snapshot = ScorecardManifest.read(folder).conditions.get("examples")
     return {snapshot} if isinstance(snapshot, str) else set()
@@ -245,7 +245,7 @@ def _adapters(outputs: Outputs) -> Iterator[tuple[Output, _MadeFrom]]:
     """Yield each adapter with its inputs; those of an unfinished one are in its job."""
     for output, folder in _folders("adapter", outputs):
         job = outputs.jobs / f"train-{output.key}" / "spec.json"
-        if manifest.is_finished(folder):
+        if output_folders.fetch(folder):
             with _named(folder / manifest.NAME):
                 record = AdapterManifest.read(folder)
             yield output, _made_from(record.snapshot, record.warm_start, record.recipe)
@@ -291,8 +291,8 @@ def _made_from(
 
 def _folders(kind: Kind, outputs: Outputs) -> Iterator[tuple[Output, Path]]:
     root = outputs.root(kind)
-    for workload in manifest.listed(root):
-        for key in manifest.listed(root / workload):
+    for workload in output_folders.names(root):
+        for key in output_folders.names(root / workload):
             folder = root / workload / key
-            if manifest.is_finished(folder) or folder.is_dir():
+            if output_folders.fetch(folder) or folder.is_dir():
                 yield Output(kind, workload, key), folder

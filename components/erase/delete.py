@@ -15,7 +15,7 @@ from components.erase.subject import Subject, keyed_digest
 from components.erase.subject_rows import Matched
 from components.erase.tombstones import Erasure, Kind
 from components.scorecard import VERDICTS_FILE
-from components.store import lake_connection, manifest, record_identity, warehouse
+from components.store import lake_connection, manifest, output_folders, record_identity, warehouse
 from components.store.lake import WarehouseConflictError
 from components.store.warehouse import Connection
 
@@ -41,12 +41,12 @@ def delete_outputs(outputs: Outputs, tainted: Iterable[Output], certificate_id: 
         folder = outputs.root(output.kind) / output.workload / output.key
         match output.kind:
             case "snapshot" | "scorecard":
-                manifest.remove(folder)
+                output_folders.remove(folder)
             case "adapter":
-                if not manifest.is_finished(folder):
-                    manifest.remove(folder)
+                if not output_folders.fetch(folder):
+                    output_folders.remove(folder)
                 for job in outputs.jobs.glob(f"*-{output.key}"):
-                    manifest.remove(job)
+                    output_folders.remove(job)
             case "evidence":
                 _blank(folder, certificate_id)
 
@@ -59,19 +59,19 @@ def forget_copies(
     Finished adapters stay unless they go, too, as after a prune; emptied evidence is pulled again
     when it is asked for.
     """
-    with manifest.while_none_finishes(outputs.scorecards, outputs.evidence):
+    with output_folders.while_none_finishes(outputs.scorecards, outputs.evidence):
         for output in tainted:
             folder = outputs.root(output.kind) / output.workload / output.key
             is_finished = (folder / manifest.NAME).exists()
             if output.kind != "adapter" or with_adapters or not is_finished:
-                manifest.forget(folder)
+                output_folders.forget(folder)
             for job in outputs.jobs.glob(f"*-{output.key}"):
-                manifest.forget(job)
+                output_folders.forget(job)
         # Of what was killed amid a measurement, or could not be pushed, no other machine knows.
         for workload in {output.workload for output in tainted}:
             for folder in (outputs.scorecards / workload).glob("[!.]*/"):
                 if not (folder / manifest.NAME).exists():
-                    manifest.forget(folder)
+                    output_folders.forget(folder)
     remove_jobs_on(outputs, tainted)
 
 
@@ -89,13 +89,13 @@ def remove_jobs_on(outputs: Outputs, tainted: Iterable[Output]) -> None:
     snapshots = {output.key for output in tainted if output.kind == "snapshot"}
     for spec in sorted(outputs.jobs.glob("*/spec.json")):
         if any(f"/{key}" in spec.read_text() for key in snapshots):
-            manifest.remove(spec.parent)
+            output_folders.remove(spec.parent)
 
 
 def _blank(folder: Path, certificate_id: str) -> None:
     """Replace the pages of finished evidence, and finish it again under its old date."""
-    if not manifest.is_finished(folder):
-        manifest.remove(folder)
+    if not output_folders.fetch(folder):
+        output_folders.remove(folder)
         return
     notice = f"Erased: this page showed requests of {certificate_id}.\n"
     body = manifest.read(folder)
@@ -329,7 +329,7 @@ def clear_files(
     tainted = affected_outputs.recorded(con, erasure.certificate_id)
     delete_outputs(outputs, tainted, erasure.certificate_id)
     for output in affected_outputs.half_written(outputs):
-        manifest.remove(outputs.root(output.kind) / output.workload / output.key)
+        output_folders.remove(outputs.root(output.kind) / output.workload / output.key)
 
 
 def _add_tombstones(con: Connection, erasure: Erasure, matched: Matched) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from components.erase import affected_outputs
 from components.erase.affected_outputs import VERDICT, DamagedOutputError, Kind, Output, Outputs
-from components.store import manifest
+from components.store import manifest, output_folders
 from components.store.manifest import (
     AdapterManifest,
     EvidenceManifest,
@@ -109,7 +109,7 @@ def read_finished(outputs: Outputs) -> list[FinishedOutput]:
     return [
         _read(output, folder, text)
         for output, folder in _folders(outputs)
-        if (text := manifest.read_text(folder)) is not None
+        if (text := output_folders.read_record(folder)) is not None
     ]
 
 
@@ -156,7 +156,7 @@ def delete_unused(unused: Iterable[FinishedOutput]) -> None:
         if each.output.kind == "evidence":
             _empty(each.folder)
         else:
-            manifest.remove(each.folder)
+            output_folders.remove(each.folder)
 
 
 def last_change(folder: Path, leaving_out: str = "") -> datetime:
@@ -183,8 +183,8 @@ def _file_statuses(folder: Path, leaving_out: str) -> Iterator[os.stat_result]:
 def _folders(outputs: Outputs) -> Iterator[tuple[Output, Path]]:
     for kind in ORDER:
         root = outputs.root(kind)
-        for workload in manifest.listed(root):
-            for key in manifest.listed(root / workload):
+        for workload in output_folders.names(root):
+            for key in output_folders.names(root / workload):
                 yield Output(kind, workload, key), root / workload / key
 
 
@@ -303,7 +303,7 @@ def _is_abandoned(output: Output, folder: Path, in_use: InUse, before: datetime)
 
 def _empty(folder: Path) -> None:
     """Delete all of an evidence but its verdict, and finish it again under its old date."""
-    manifest.is_finished(folder)  # pulls it
+    output_folders.fetch(folder)  # pulls it
     for path in folder.rglob("*"):
         if path.is_file() and path.name not in (VERDICT, manifest.NAME):
             path.unlink()

@@ -44,7 +44,7 @@ from components.scorecard import (
     Sample,
     Window,
 )
-from components.store import manifest
+from components.store import output_folders
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
@@ -109,9 +109,9 @@ def evaluate(
         TemplateChangedError: An adapter was trained with another prompt template.
         SourceGoneError: The snapshot was deleted meanwhile, as by an erasure.
     """
-    sources = manifest.count_copies([snapshot])
+    sources = output_folders.count_copies([snapshot])
     planned = measurements(snapshot, base, models, root, settings, side)
-    missing = [m for m in planned if not manifest.is_finished(m.folder)]
+    missing = [m for m in planned if not output_folders.fetch(m.folder)]
     adapters = list(dict.fromkeys(m.adapter for m in missing if m.adapter is not None))
     for adapter in adapters:
         adapter_checks.require_sound(adapter)
@@ -139,7 +139,7 @@ def evaluate(
                     model,
                     engine.tokenizer,
                     settings,
-                    finishing=partial(manifest.while_kept, sources),
+                    finishing=partial(output_folders.while_kept, sources),
                     report=report,
                     now=now,
                 )

@@ -1,6 +1,6 @@
 """Choose the prefix cache for answers on a CPU; on CUDA lm-eval's own model computes them.
 
-Only this module and the embedded engine (``components.serve.embedded``) import
+Only this module and the embedded engine (``components.extensions.embedded``) import
 ``components.models.prefix_cache``. Imported late, since it loads torch.
 """
 

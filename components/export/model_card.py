@@ -20,7 +20,7 @@ from components.scorecard import (
     Score,
     Scorecard,
 )
-from components.store import manifest
+from components.store import output_folders
 from components.store.manifest import AdapterManifest, ScorecardManifest
 
 MODEL_CONDITIONS = ("num_fewshot", "examples", "baseline", "baseline_version")
@@ -48,7 +48,7 @@ def newest_scores(key: str, folders: Iterable[Path]) -> AdapterScores | None:
         ValueError: A scorecard was changed since it was finished.
     """
     finished = [
-        (path, ScorecardManifest.read(path)) for path in folders if manifest.is_finished(path)
+        (path, ScorecardManifest.read(path)) for path in folders if output_folders.fetch(path)
     ]
     records = {path: record for path, record in finished if record.task == HOLDOUT}
     ordered = sorted(records, key=lambda path: records[path].age)

@@ -10,7 +10,7 @@ from components.register import journal, registry, version_tags
 from components.register.journal import JournalEntry
 from components.register.registry import Version
 from components.schema import Json
-from components.store import manifest, warehouse
+from components.store import output_folders, warehouse
 from components.store.manifest import (
     AdapterManifest,
     EvidenceManifest,
@@ -197,4 +197,4 @@ def _read(
 
 
 def _finished(kind: type[Kind], folder: Path) -> Kind | None:
-    return kind.read(folder) if manifest.is_finished(folder) else None
+    return kind.read(folder) if output_folders.fetch(folder) else None

@@ -10,7 +10,7 @@ from pathlib import Path
 from components import scorecard
 from components.schema import Json
 from components.scorecard import BASELINES, HOLDOUT, Scorecard
-from components.store import manifest, warehouse
+from components.store import output_folders, warehouse
 from components.store.manifest import ScorecardManifest
 from components.store.warehouse import Connection
 
@@ -40,7 +40,7 @@ def read_measured(root: Path, metric: str) -> Mapping[str, MeasuredAnswers]:
     right answer and 0 for a wrong one. Of a metric with scores between, such as ``f1``, nothing is
     counted: hardly any text is the logged one word for word.
     """
-    folders = manifest.finished_folders(root)
+    folders = output_folders.find(root)
     records = {folder: ScorecardManifest.read(folder) for folder in folders}
     oldest_first = sorted(
         (

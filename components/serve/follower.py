@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from typing import cast
 
+from components.extensions.machines.object_store import ObjectStore
 from components.schema import Json
 from components.serve import routes, staged_version
 from components.serve.canary.rollout_order import RolloutOrder
@@ -30,7 +31,6 @@ from components.serve.settings import ServeSettings
 from components.serve.staged_version import StagedVersion
 from components.serve.staging_children import StagingChildren, StagingError
 from components.serve.swap import AdapterSwap, SwapRefusedError
-from components.store.object_store import ObjectStore
 
 LOG = logging.getLogger(__name__)
 

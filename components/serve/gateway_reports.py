@@ -9,14 +9,15 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 
+from components.extensions.machines import object_store
+from components.extensions.machines.object_store import ObjectStore, StoreError
 from components.schema import Json
 from components.serve import seen_gateways
 from components.serve.daemon_call import in_daemon
 from components.serve.seen_gateways import SeenChampion, SeenGateway
 from components.serve.serve_places import ServePlaces
 from components.serve.swap import AdapterSwap
-from components.store import manifest, object_store
-from components.store.object_store import ObjectStore, StoreError
+from components.store import manifest
 
 LOG = logging.getLogger(__name__)
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 from urllib.parse import quote, unquote
 
-from components.store import manifest, object_store
-from components.store.object_store import DamagedObjectError, ObjectStore, StoreError
+from components.extensions.machines import object_store
+from components.extensions.machines.object_store import DamagedObjectError, ObjectStore, StoreError
+from components.store import manifest
 
 KEY_FILE = "response.key"  # in the home's folder `keys`
 

@@ -5,6 +5,8 @@ import time
 from functools import partial
 from pathlib import Path
 
+from components.extensions.machines import object_store
+from components.extensions.machines.object_store import DamagedObjectError, ObjectStore, StoreError
 from components.schema import Json
 from components.serve import seen_gateways, shared_rollouts
 from components.serve.canary.rollout_evidence import AnswerLine
@@ -12,8 +14,6 @@ from components.serve.daemon_call import in_daemon
 from components.serve.rollout_status import RolloutStatus
 from components.serve.running_rollout import RunningRollout
 from components.serve.shared_rollouts import SharedEvidence
-from components.store import object_store
-from components.store.object_store import DamagedObjectError, ObjectStore, StoreError
 
 LOG = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+from components.extensions.machines.object_store import ObjectStore
 from components.register.version_tags import ROLLOUT_TAG
 from components.schema import Json
 from components.serve import response_id, routes, running_rollout, swap_journal
@@ -38,7 +39,6 @@ from components.serve.running_rollout import ArmDraw, RunningRollout
 from components.serve.staged_version import StagedVersion
 from components.serve.swap import AdapterSwap
 from components.serve.swap_journal import SwapJournal
-from components.store.object_store import ObjectStore
 
 LOG = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from components.extensions.machines.object_store import DamagedObjectError, ObjectStore
 from components.schema import Json
 from components.serve.routes import Served
 from components.store import manifest
-from components.store.object_store import DamagedObjectError, ObjectStore
 
 PLACE = "gateways/running"  # in the store, ``<gateway id>.json`` below it
 ID_FILE = "gateway.id"

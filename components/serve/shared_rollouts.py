@@ -14,11 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.extensions.machines.object_store import DamagedObjectError, ObjectStore
 from components.schema import Json
 from components.serve.canary import rollout_evidence
 from components.serve.canary.rollout_evidence import EvidenceLine
 from components.store import manifest
-from components.store.object_store import DamagedObjectError, ObjectStore
 
 PLACE = "rollouts"  # in the store, ``<order id>`` below it
 

@@ -6,7 +6,7 @@ lake_locks; moved_tables copies one to the other, moved_outputs fills an object 
 copies one workload into memory, arrow passes Arrow tables to it, archived_files finds the rows that
 retention took out. home_files lists a home, unpacked_file reads plain and packed files, json_lines
 those that settings name, parquet_files those of snapshots.
-manifest finishes output folders, object_store shares them between machines,
+output_folders finds finished outputs, here and where machines share them, manifest finishes one,
 ledger records outputs, erasures and uses of holdouts, spool keeps received requests, counters count
 across processes, record_identity compares records, addresses are shown without their secrets.
 """

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from components.store import home_files, object_store
+from components.extensions.machines import object_store
+from components.store import home_files
 
 ROOT = "archive"  # the folder's name in a home and in a store
 

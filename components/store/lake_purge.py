@@ -6,15 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from components.store import (
-    archived_files,
-    lake,
-    lake_locks,
-    lake_upkeep,
-    lock,
-    object_store,
-    warehouse,
-)
+from components.extensions.machines import object_store
+from components.store import archived_files, lake, lake_locks, lake_upkeep, lock, warehouse
 from components.store.lake import CATALOG, Lake
 from components.store.lock import WarehouseBusyError
 from components.store.warehouse import Connection

@@ -1,17 +1,13 @@
 """The manifest of every output folder: its kind, its inputs and its files; written last.
 
-A folder without a manifest is unfinished; one with a manifest is never changed again. Its name is
-its key: the digest of all inputs, so that equal inputs find the finished folder. If the home has
-an object store, a folder is pushed there when it is finished, and pulled when it is asked for.
+A folder without a manifest is unfinished; see output_folders for those that have one.
 """
 
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Self
@@ -20,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from components.costs import Speed, Work
 from components.schema import Json
-from components.store import file_locks, object_store
-from components.store.object_store import NAME
+from components.store import output_folders
+from components.store.output_folders import NAME
 
 
 def digest(value: object) -> str:
@@ -54,137 +50,9 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def is_finished(folder: Path) -> bool:
-    """Return whether the output in ``folder`` is complete; pull it if only the store has it."""
-    if (folder / NAME).exists():
-        return True
-    place = object_store.place_of(folder)
-    return place is not None and place[0].pull(place[1], folder)
-
-
-def listed(root: Path) -> list[str]:
-    """List the names in a folder of outputs, here and in the store, finished or not, sorted."""
-    place = object_store.place_of(root)
-    names = {path.name for path in root.glob("[!.]*")}  # a hidden one is being pulled
-    return sorted(names.union(place[0].names(place[1])) if place else names)
-
-
-def finished_folders(root: Path, begins: str = "") -> list[Path]:
-    """Return the finished outputs in a folder of them whose names begin so, sorted by name.
-
-    Those that only the store has are pulled.
-    """
-    folders = [root / name for name in listed(root) if name.startswith(begins)]
-    return [folder for folder in folders if is_finished(folder)]
-
-
-class SourceGoneError(RuntimeError):
-    """What an output is made from was deleted meanwhile, as an erasure does."""
-
-
-def count_copies(folders: Iterable[Path]) -> dict[Path, int]:
-    """Count where each output is finished: here, and in the store."""
-    return {folder: _copies(folder) for folder in folders}
-
-
-def _copies(folder: Path) -> int:
-    return (folder / NAME).exists() + (_stored(folder) is not None)
-
-
-def read_text(folder: Path) -> str | None:
-    """Return a finished output's manifest, and pull nothing; ``None`` if it is unfinished."""
-    try:
-        return (folder / NAME).read_text()
-    except (FileNotFoundError, NotADirectoryError):
-        return _stored(folder)
-
-
-def _stored(folder: Path) -> str | None:
-    place = object_store.place_of(folder)
-    return place[0].read(f"{place[1]}/{NAME}") if place else None
-
-
-FINISHING = ".finishing"
-"""The lock file in a root of outputs: shared by who finishes one, held alone by an erasure."""
-
-
-@contextmanager
-def while_kept(sources: Mapping[Path, int], output: Path) -> Generator[None]:
-    """Finish an output in the block; delete it if a copy of a source was deleted meanwhile.
-
-    Else an erasure, which deletes what it finds, would not know of it.
-
-    Args:
-        sources: What the output is made from, such as a snapshot, with the ``count_copies`` of
-            each before it was read.
-        output: The folder or file of the output, ``<root>/<workload>/<key>``.
-
-    Raises:
-        SourceGoneError: There are fewer; the output is not kept.
-    """
-    with file_locks.held(output.parent.parent / FINISHING, shared=True):
-        _require_copies(sources, output)
-        yield
-        try:
-            _require_copies(sources, output)
-        except SourceGoneError:
-            remove(output)
-            raise
-
-
-@contextmanager
-def while_none_finishes(*roots: Path) -> Generator[None]:
-    """Let no process of this machine finish an output by ``while_kept`` in the block.
-
-    What an erasure finds there before it deletes anything is all that there will be.
-    """
-    with ExitStack() as stack:
-        for root in roots:
-            stack.enter_context(file_locks.held(root / FINISHING))
-        yield
-
-
-def _require_copies(sources: Mapping[Path, int], output: Path) -> None:
-    for source, count in sources.items():
-        if _copies(source) < count:
-            raise SourceGoneError(
-                f"finishing {output}: {source}, which it is made from, was deleted meanwhile, as "
-                "an erasure does, so it is not kept; run the turn again"
-            )
-
-
-def remove(folder: Path) -> None:
-    """Delete an output here and in the store; its manifest goes first.
-
-    The one here before the store's: by that ``moved_outputs.push`` knows that it pushed too late.
-    """
-    if folder.is_dir():
-        (folder / NAME).unlink(missing_ok=True)
-    withdraw(folder)
-    forget(folder)
-
-
-def forget(folder: Path) -> None:
-    """Delete this machine's copies of an output, and nothing in the store."""
-    object_store.forget_pulls(folder)
-    if folder.is_file():
-        folder.unlink()
-    elif folder.exists():
-        (folder / NAME).unlink(missing_ok=True)  # half a folder must not look finished
-        shutil.rmtree(folder.resolve())
-        if folder.is_symlink():  # to another disk
-            folder.unlink()
-
-
-def withdraw(folder: Path) -> None:
-    """Delete an output in the store, so that another one can be finished under its key."""
-    if place := object_store.place_of(folder):
-        place[0].remove(place[1])
-
-
 def read(folder: Path) -> dict[str, Json]:
     """Read a finished folder's manifest; ``FileNotFoundError`` when it is unfinished."""
-    is_finished(folder)  # pulls it
+    output_folders.fetch(folder)
     manifest: dict[str, Json] = json.loads((folder / NAME).read_text())
     return manifest
 
@@ -215,7 +83,7 @@ def write(folder: Path, *, kind: str, now: datetime, body: Mapping[str, object])
 
     All of them are on the disk by then: a lost power leaves no finished output with empty files.
 
-    If another machine has finished it in the object store, that machine's files replace these.
+    If another machine has finished it, that machine's files replace these.
 
     Args:
         folder: The output; its name is its key.
@@ -225,7 +93,7 @@ def write(folder: Path, *, kind: str, now: datetime, body: Mapping[str, object])
     """
     files = file_digests(folder)
     for name in files:
-        object_store.sync_file(folder / name)
+        output_folders.sync_file(folder / name)
     manifest = {
         "kind": kind,
         "key": folder.name,
@@ -234,10 +102,10 @@ def write(folder: Path, *, kind: str, now: datetime, body: Mapping[str, object])
         "files": files,
     }
     record = json.dumps(manifest, indent=2, default=str) + "\n"
-    if place := object_store.place_of(folder):
-        store, path = place
-        if store.push(path, folder, record) != record:
-            store.pull(path, folder)
+    if place := output_folders.shared_place(folder):
+        shared, path = place
+        if shared.push(path, folder, record) != record:
+            shared.pull(path, folder)
             return
     write_atomically(folder / NAME, record)
 
@@ -247,7 +115,7 @@ def finish_again(folder: Path) -> None:
     body = read(folder)
     rest = {k: v for k, v in body.items() if k not in ("kind", "key", "created_at", "files")}
     made = datetime.fromisoformat(str(body["created_at"]))
-    withdraw(folder)
+    output_folders.withdraw(folder)
     write(folder, kind=str(body["kind"]), now=made, body=rest)
 
 

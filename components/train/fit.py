@@ -24,7 +24,7 @@ from trl.trainer.sft_config import SFTConfig  # noqa: TID253 - as above
 from components.models import base as bases
 from components.models import device
 from components.schema import Progress
-from components.store import manifest
+from components.store import output_folders
 from components.store.manifest import AdapterManifest
 from components.train import (
     checkpoints,
@@ -77,7 +77,7 @@ def base_of_teacher(path: Path) -> Path:
     if not config.exists():
         return path
     # our manifest has the base's local path; PEFT's config may have the name it is served under
-    if manifest.is_finished(path) and (known := AdapterManifest.read(path).base_path):
+    if output_folders.fetch(path) and (known := AdapterManifest.read(path).base_path):
         return known
     return Path(json.loads(config.read_text())["base_model_name_or_path"])
 

@@ -455,7 +455,8 @@ def remove(
     token_id: Annotated[str, typer.Argument(help="The id that `token list` shows.")],
 ) -> None:
     """Revoke a token at once, in a running receiver too; on other machines with their next look."""
-    from components.receive import client_tokens, shared_tokens
+    from components.extensions.machines import shared_tokens
+    from components.receive import client_tokens
 
     home = settings.load()
     if home.store is None:
@@ -475,9 +476,9 @@ def remove(
 
 def _share_tokens(home: settings.Settings) -> str | None:
     """Exchange tokens with the other machines; return why that can't be done now."""
-    from components.receive import client_tokens, shared_tokens
-    from components.store import object_store
-    from components.store.object_store import StoreError
+    from components.extensions.machines import object_store, shared_tokens
+    from components.extensions.machines.object_store import StoreError
+    from components.receive import client_tokens
 
     if home.store is None:
         return None

@@ -325,11 +325,11 @@ def _send_answer(
 
 def _show_evidence(approval: "PendingApproval") -> None:
     from components.gate.report.write_report import REPORT
-    from components.store import manifest
+    from components.store import output_folders
     from flows.cli import turn_watch
 
     folder = settings.load().evidence / approval.workload / approval.evidence
-    if manifest.is_finished(folder):  # else it is in another machine's home
+    if output_folders.fetch(folder):  # else it is in another machine's home
         turn_watch.print_scores(folder)
         print_line(f"report    {folder / REPORT}")
 

@@ -49,7 +49,7 @@ def prune(
     home = home_with_warehouse("pruning")
     before = datetime.now(UTC) - timedelta(days=older_than)
     with errors.status("looking for what nothing needs"):
-        from components.store import object_store
+        from components.extensions.machines import object_store
         from flows.erasing import prune_outputs
 
         reaching = object_store.reaching if home.store else nullcontext

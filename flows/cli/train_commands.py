@@ -100,13 +100,13 @@ def _plan_only(workload: "Workload", snapshot: Path, seconds: float) -> None:
 def _train_now(workload: "Workload", snapshot: Path) -> None:
     # Prefect's lines would run through the bars; its UI has them, too. It reads this when imported.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
-    from components.store import manifest
+    from components.store import output_folders
     from flows import evaluate
     from flows import train as training
     from flows.stack import control
 
     adapter = training.adapter_folder(workload, snapshot)
-    if manifest.is_finished(adapter):
+    if output_folders.fetch(adapter):
         print_line(f"adapter   {adapter} (done before)")
         return
     home = settings.load()

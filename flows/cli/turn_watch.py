@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from components.gate import evidence_folder
 from components.register import registry
-from components.store import file_locks, manifest
+from components.store import file_locks, manifest, output_folders
 from flows import approvals, prefect_api, settings, turn_progress
 from flows.cli.console import console, print_line, print_sentence
 from flows.cli.progress import ProgressScreen, stage_outcome
@@ -80,7 +80,7 @@ def follow_stages(run_id: UUID, workload: str, screen: ProgressScreen) -> TurnEn
     run = wait_for_run(run_id, meanwhile=lambda: screen.show(turn_progress.read(folder)))
     if not run.state or not run.state.is_completed():
         raise TurnError(failure_text("turn", run))
-    if not manifest.is_finished(folder):
+    if not output_folders.fetch(folder):
         raise TurnError(
             f"following turn {run_id}: it has ended, but at another machine, as {folder} is not in "
             "this home; `flywheel pending` lists what waits for a decision, and `flywheel turn` "

@@ -13,8 +13,8 @@ from packaging.utils import canonicalize_name
 from components.curate.ray_pool import NodeProbe
 from components.curate.redaction import secret_values
 from components.decide.approvers import Approving
+from components.extensions.machines.shared_spool import SharedSegment
 from components.register import model_owners
-from components.store.shared_spool import SharedSegment
 from flows import access
 from flows.doctor.finding import CheckResult, fine, note, wrong
 

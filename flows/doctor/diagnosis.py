@@ -12,11 +12,12 @@ from components.curate.row_judgement import environment
 from components.curate.settings import Rules
 from components.erase import tombstones
 from components.evaluate.engines import protocol
+from components.extensions.machines import object_store, shared_spool
+from components.extensions.machines.object_store import StoreError
 from components.register import model_owners
-from components.store import archived_files, lake_upkeep, object_store, shared_spool, warehouse
+from components.store import archived_files, lake_upkeep, warehouse
 from components.store.lake import LakeError
 from components.store.lock import WarehouseBusyError
-from components.store.object_store import StoreError
 from flows import (
     canary_rollouts,
     deployments,

@@ -17,16 +17,17 @@ from components.erase.delete import SubjectMatch
 from components.erase.leftovers import Left, NamedFile, Searched
 from components.erase.subject import SearchTerms, Subject, keyed_digest
 from components.erase.tombstones import Erasure
+from components.extensions.machines.object_store import ObjectStore
 from components.store import (
     archived_files,
     file_locks,
     lake_purge,
     manifest,
+    output_folders,
     spool,
     warehouse,
 )
 from components.store.lake import GROUPS, Lake
-from components.store.object_store import ObjectStore
 from components.store.warehouse import Connection
 from flows import snapshots, sources
 from flows.erasing import erase_servers
@@ -111,7 +112,7 @@ def _erase(
     begun = now()
 
     def delete_all(con: Connection) -> tuple[Erasure, list[Output]]:
-        with manifest.while_none_finishes(home.scorecards, home.evidence):
+        with output_folders.while_none_finishes(home.scorecards, home.evidence):
             erasure = delete.erase(con, request.subject, outputs(home), names=names, now=begun)
             report("rows deleted, their ids kept as digests")
             delete.clear_files(con, erasure, outputs(home), {str(home.archive), home.archive_root})
@@ -296,7 +297,7 @@ def find_left(home: Settings, erasures: Sequence[Erasure], subject: Subject | No
         if home.store:
             home.store.copy_files("jobs", folder / "store")
             for place in _stored_places(home.store):
-                manifest.is_finished(home.home / place)  # pulls it, to be searched here
+                output_folders.fetch(home.home / place)  # pulls it, to be searched here
         with _to_be_searched(home, folder) as con, warehouse.rehearsal(con):
             terms = search_terms(con, erasures, subject)
             searched = leftovers.search(

@@ -11,7 +11,7 @@ from components.decide import decision_log
 from components.erase import unused_outputs
 from components.erase.unused_outputs import InUse
 from components.register import journal, rollout_log
-from components.store import manifest, warehouse
+from components.store import manifest, output_folders, warehouse
 from flows import home_workloads, prefect_api, workload_file
 from flows.jobs import runner
 from flows.prefect_api import Run
@@ -87,7 +87,7 @@ def _workloads_of(home: Settings, runs: Iterable[Run]) -> Iterator[str]:
 def workloads_with_outputs(home: Settings) -> set[str]:
     """Return the workloads that have outputs, finished or not, here or in the store."""
     roots = (home.snapshots, home.adapters, home.scorecards, home.evidence)
-    return set(chain.from_iterable(map(manifest.listed, roots)))
+    return set(chain.from_iterable(map(output_folders.names, roots)))
 
 
 def job_times(home: Settings) -> dict[str, datetime]:

@@ -13,7 +13,7 @@ from components.erase import delete, unused_outputs
 from components.erase.affected_outputs import VERDICT, Output
 from components.erase.unused_outputs import FinishedOutput, Unused
 from components.schema import WORKLOAD_ID
-from components.store import file_locks, manifest, warehouse, working_copy
+from components.store import file_locks, output_folders, warehouse, working_copy
 from flows.erasing import erase, erase_servers, outputs_in_use
 from flows.jobs import runner
 from flows.settings import Settings
@@ -120,14 +120,14 @@ def _delete(home: Settings, planned: Prunable) -> None:
         with warehouse.connect(home.tables) as con, warehouse.transaction(con):
             delete.forget_outputs(con, unused.outputs)
     for output in unused.unfinished:
-        manifest.remove(outputs.root(output.kind) / output.workload / output.key)
+        output_folders.remove(outputs.root(output.kind) / output.workload / output.key)
     for output in unused.outputs:
         if output.kind == "adapter":
             _remove_stored(home, f"checkpoints/{output.workload}/{output.key}")
     for name in planned.jobs:
         with file_locks.held(home.jobs / name / runner.LOCK, wait=False) as is_ours:
             if is_ours:
-                manifest.forget(home.jobs / name)
+                output_folders.forget(home.jobs / name)
                 _remove_stored(home, f"jobs/{name}")
     unused_outputs.delete_unused(unused.finished)
     for output in unused.outputs:
@@ -161,7 +161,7 @@ def _unfinished_elsewhere(home: Settings, job: str) -> Output | None:
     if not unused_outputs.KEY.fullmatch(output.key) or not re.match(WORKLOAD_ID, output.workload):
         return None
     place = home.adapters / output.workload / output.key
-    return output if manifest.read_text(place) is None else None
+    return output if output_folders.read_record(place) is None else None
 
 
 def _measured(home: Settings, planned: Prunable) -> Prunable:

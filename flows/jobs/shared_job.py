@@ -6,8 +6,9 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from components.store import manifest, object_store
-from components.store.object_store import DamagedObjectError, ObjectStore, StoreError
+from components.extensions.machines import object_store
+from components.extensions.machines.object_store import DamagedObjectError, ObjectStore, StoreError
+from components.store import manifest, output_folders
 from components.train import checkpoints
 from flows import settings
 from flows.jobs.job_specs import JobSpec, TrainSpec
@@ -67,7 +68,7 @@ def pull_checkpoints(home: Settings, adapter: Path) -> None:
         if home.store and checkpoints.step_of(name) > last:
             with suppress(DamagedObjectError):
                 if home.store.pull(f"{_place(adapter)}/{name}", saved / name):
-                    (saved / name / object_store.NAME).unlink()  # its seal is enough
+                    (saved / name / output_folders.NAME).unlink()  # its seal is enough
 
 
 def push_checkpoint(home: Settings, place: str, checkpoint: Path) -> None:

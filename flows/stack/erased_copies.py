@@ -22,13 +22,8 @@ from pydantic import TypeAdapter
 
 from components.erase import delete, subject_rows
 from components.erase.affected_outputs import Output, Outputs
-from components.store import (
-    file_locks,
-    manifest,
-    warehouse,
-    working_copy,
-)
-from components.store.object_store import ObjectStore
+from components.extensions.machines.object_store import ObjectStore
+from components.store import file_locks, manifest, output_folders, warehouse, working_copy
 from flows.settings import Settings
 
 LOG = logging.getLogger(__name__)
@@ -171,7 +166,7 @@ def forget(home: Settings, known: Set[str] = frozenset()) -> set[str]:
             else:
                 delete.forget_copies(outputs, left)
                 if is_new:
-                    with manifest.while_none_finishes(home.scorecards):
+                    with output_folders.while_none_finishes(home.scorecards):
                         delete.forget_verdicts(outputs)
                     if home.lake:
                         forget_judgements(home)
@@ -207,7 +202,7 @@ def take_back(home: Settings, known: Set[str], places: Iterable[str]) -> list[st
                 erased.add(outputs.root(output.kind) / output.workload / output.key)
     taken = sorted(place for place in places if home.home / place in erased)
     for place in taken:
-        manifest.remove(home.home / place)
+        output_folders.remove(home.home / place)
     return taken
 
 

@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable
 from threading import Event, Thread
 
-from components.receive import shared_tokens
+from components.extensions.machines import object_store, shared_spool, shared_tokens
+from components.extensions.machines.object_store import ObjectStore, StoreError
 from components.receive.client_tokens import TokenError
-from components.store import file_locks, object_store, shared_spool
-from components.store.object_store import ObjectStore, StoreError
+from components.store import file_locks
 from flows.settings import Settings
 
 SECONDS = 5.0  # between two looks, as long as a receiver writes to one segment

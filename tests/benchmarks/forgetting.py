@@ -28,7 +28,7 @@ from components.gate.judgement import Judgement
 from components.gate.policy import Guard, Policy
 from components.models import base as bases
 from components.schema import Answer, Progress
-from components.store import manifest
+from components.store import manifest, output_folders
 from components.train import fit
 from components.train.recipe import Recipe
 from flows.cli import demo_command
@@ -114,7 +114,7 @@ def main(
 
 def _adapter(name: str, base: Path, learned: list[tuple[str, str]], folder: Path) -> Path:
     """Train an adapter, unless it is there; go on where a training was stopped."""
-    if manifest.is_finished(folder):
+    if output_folders.fetch(folder):
         return folder
     taught = folder.with_name(f"{name} rows")
     taught.mkdir(exist_ok=True)
@@ -131,7 +131,7 @@ def _adapter(name: str, base: Path, learned: list[tuple[str, str]], folder: Path
 
 def _snapshot(home: Path, held: list[tuple[str, str]], learned: list[tuple[str, str]]) -> Path:
     """Freeze what is held out."""
-    if manifest.is_finished(home / "snapshot"):
+    if output_folders.fetch(home / "snapshot"):
         return home / "snapshot"
     shutil.rmtree(home / "snapshot", ignore_errors=True)
     cases, seen = (

@@ -35,8 +35,8 @@ import httpx
 import psutil
 import typer
 
+from components.extensions.embedded.compute_thread import IDLE_SECONDS
 from components.models import machine
-from components.serve.embedded.compute_thread import IDLE_SECONDS
 from flows.cli import demo_command
 from flows.demo import wheels
 from tests.support.embedded_engine import EngineProcess, running, wait_until_ready

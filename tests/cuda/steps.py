@@ -64,7 +64,7 @@ def gpu_tests(folder: Path, rehearsal: bool) -> Figures:
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
     command += ["--collect-only"] if rehearsal else []
     ended = subprocess.run(
-        [*command, "tests/components/train", "tests/components/serve/embedded"],
+        [*command, "tests/components/train", "tests/components/extensions/embedded"],
         capture_output=True,
         text=True,
         check=False,

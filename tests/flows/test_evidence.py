@@ -22,8 +22,9 @@ from components.gate.policy import Guard, Policy
 from components.register.registry import Version
 from components.schema import Answer, Json
 from components.scorecard import HOLDOUT, Scorecard
-from components.store import ledger, manifest, warehouse
-from components.store.manifest import SourceGoneError, folder_digest
+from components.store import ledger, manifest, output_folders, warehouse
+from components.store.manifest import folder_digest
+from components.store.output_folders import SourceGoneError
 from flows import evaluate, home_workloads, settings, turn
 from flows.validation import LearnedError
 from flows.workload_file import ForeignPathError, Workload
@@ -112,7 +113,7 @@ def test_evidence_is_not_kept_when_an_erasure_deletes_its_scorecards_while_it_is
     def erases() -> None:
         while not [*evidence.glob("*/*")]:
             time.sleep(0.01)
-        manifest.remove(cards[evaluate.CHALLENGER][HOLDOUT])
+        output_folders.remove(cards[evaluate.CHALLENGER][HOLDOUT])
 
     erasing = threading.Thread(target=erases)
     erasing.start()

@@ -11,7 +11,7 @@ from components.evaluate.settings import EvaluationSettings
 from components.register import tracking
 from components.schema import Answer
 from components.scorecard import HOLDOUT
-from components.store import manifest
+from components.store import output_folders
 from flows import evaluate
 from flows.workload_file import Workload
 from tests.components.evaluate.conftest import build_adapter
@@ -51,7 +51,7 @@ def test_answers_are_judged_in_the_evaluation_and_once(
             evaluate.run_evaluation.fn(workload, snapshot, adapter)
     assert len(judge.asked) == questions
     cards = evaluate.scorecard_folders(workload, snapshot, adapter)
-    assert all(manifest.is_finished(each) for each in evaluate.all_folders(cards))
+    assert all(output_folders.fetch(each) for each in evaluate.all_folders(cards))
     judged, answered = (scorecard.read(cards["challenger"][task]) for task in ("judge", HOLDOUT))
     assert [each.output for each in judged.samples] == [each.output for each in answered.samples]
     assert judged.scores["judge_win_rate"].n == 3

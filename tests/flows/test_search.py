@@ -14,7 +14,7 @@ from mlflow.entities import Run
 
 from components.models import base
 from components.scorecard import HOLDOUT
-from components.store import manifest
+from components.store import manifest, output_folders
 from components.train.search import schedule
 from components.train.search.candidates import SearchCandidate
 from components.train.search.run import TrialOrder, TrialOutcome, write_order, write_outcome
@@ -146,7 +146,7 @@ def test_a_search_whose_best_adapter_was_deleted_is_done_again(tmp_path: Path) -
     (adapters / "a1").mkdir(parents=True)
     finish(adapters / "a1", "b1")
     assert search.known_winner(home, here, adapters) == adapters / "a1"
-    manifest.remove(adapters / "a1")
+    output_folders.remove(adapters / "a1")
     assert search.known_winner(home, here, adapters) is None
     assert not here.exists()
 

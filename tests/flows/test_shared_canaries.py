@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from components.extensions.machines.object_store import ObjectStore
 from components.register.registry import Aliases
 from components.serve import seen_gateways, shared_rollouts
 from components.serve.seen_gateways import SeenGateway
 from components.serve.shared_rollouts import SharedEvidence
-from components.store.object_store import ObjectStore
 from flows import canary_rollouts, gateway_status, settle_rollouts
 from flows.canary_rollouts import RolloutError
 from flows.settings import Settings

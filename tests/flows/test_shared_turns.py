@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from components.extensions.machines.object_store import ObjectStore
 from components.gate import evidence_folder
 from components.gate.evidence_folder import EvidenceSubject
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
 from components.models.base import content_hash
-from components.store import manifest
-from components.store.object_store import ObjectStore
+from components.store import manifest, output_folders
 from flows import (
     evaluate,
     home_workloads,
@@ -221,7 +221,7 @@ def test_scorecards_are_found_where_another_machine_has_written_them(
     monkeypatch.setenv("FLYWHEEL_HOME", str(home.home))
     mine = home.scorecards / "support" / "c1"
     assert evaluate.cards_in(home.home / file) == {"base": {"holdout": mine}}
-    assert manifest.is_finished(mine)
+    assert output_folders.fetch(mine)
 
 
 def test_without_a_store_paths_are_absolute_as_ever(home: Settings) -> None:

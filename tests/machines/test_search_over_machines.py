@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from components.extensions.machines.object_store import ObjectStore
 from components.store import manifest
-from components.store.object_store import ObjectStore
 from tests.support import buckets, machines, small_workload, terminal
 from tests.support.machines import Machines
 

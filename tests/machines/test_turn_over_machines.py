@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from components.extensions.machines.object_store import ObjectStore
 from components.gate import evidence_folder
 from components.store import manifest
-from components.store.object_store import ObjectStore
 from flows import train
 from flows.jobs import runner
 from tests.support import buckets, machines, small_workload, terminal

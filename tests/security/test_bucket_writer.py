@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from components.store import manifest, object_store
-from components.store.object_store import ObjectStore, StoreError
+from components.extensions.machines.object_store import ObjectStore, StoreError
+from components.store import output_folders
 from flows import settings
 from tests.support import buckets
 from tests.support.buckets import finish_output
@@ -48,10 +48,10 @@ def test_no_name_of_an_object_leads_out_of_its_folder(home: Path) -> None:
     plant("adapters/support/..", "x", "in the way")
     plant("jobs/../keys", "signing.pub", "theirs")
     ours = finish_output(home)
-    assert manifest.listed(home / "snapshots") == []
-    assert manifest.listed(home / "adapters") == ["shop%20a", "support"]
-    assert manifest.finished_folders(home / "adapters" / "support") == []
-    assert manifest.finished_folders(ours.parent) == [ours]
+    assert output_folders.names(home / "snapshots") == []
+    assert output_folders.names(home / "adapters") == ["shop%20a", "support"]
+    assert output_folders.find(home / "adapters" / "support") == []
+    assert output_folders.find(ours.parent) == [ours]
     STORE.copy_files("jobs", home / "copies")
     assert (home / "keys/signing.pub").read_text() == "ours"
     assert not list(home.glob("copies/**/*.pub"))
@@ -60,7 +60,7 @@ def test_no_name_of_an_object_leads_out_of_its_folder(home: Path) -> None:
 def test_a_path_that_leads_out_is_no_place_of_the_store(home: Path) -> None:
     plant("snapshots/../keys", "signing.pub", "theirs")
     assert settings.find_place(home / "snapshots" / ".." / "keys") is None
-    assert not manifest.is_finished(home / "snapshots" / ".." / "keys")
+    assert not output_folders.fetch(home / "snapshots" / ".." / "keys")
     with pytest.raises(StoreError, match="leads out of its folder"):
         STORE.pull("snapshots/../keys", home / "keys")
-    assert object_store.place_of(home / "snapshots" / "support") is not None
+    assert output_folders.shared_place(home / "snapshots" / "support") is not None

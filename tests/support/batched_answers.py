@@ -4,18 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from components.models.constrained import Matcher
-from components.serve.embedded.answer_text import AnswerText
-from components.serve.embedded.attached_lora import AttachedLora
-from components.serve.embedded.continuous_batch import (
+from components.extensions.embedded.answer_text import AnswerText
+from components.extensions.embedded.attached_lora import AttachedLora
+from components.extensions.embedded.continuous_batch import (
     AnswerRequest,
     ContinuousBatch,
     GeneratedPart,
     RunningAnswer,
 )
-from components.serve.embedded.lora_folder import read_adapter
-from components.serve.embedded.sampling import Sampler, SamplingSettings, ScoredToken
-from components.serve.embedded.shared_base import SharedBase
+from components.extensions.embedded.lora_folder import read_adapter
+from components.extensions.embedded.sampling import Sampler, SamplingSettings, ScoredToken
+from components.extensions.embedded.shared_base import SharedBase
+from components.models.constrained import Matcher
 
 GREEDY = SamplingSettings(temperature=0)
 

@@ -72,7 +72,7 @@ class EngineProcess:
 def running(base: Path, folder: Path, *options: str) -> Generator[EngineProcess]:
     """Run an engine with its socket in ``folder``, until the block's end."""
     socket, log = folder / "engine.sock", folder / "engine.log"
-    command = [sys.executable, "-m", "components.serve.embedded", "--base", str(base)]
+    command = [sys.executable, "-m", "components.extensions.embedded", "--base", str(base)]
     command += ["--listen", f"unix:{socket}", "--name", "base", *options]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)

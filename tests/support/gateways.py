@@ -13,13 +13,13 @@ import httpx
 from openai import OpenAI
 
 from components.chat import chat_templates
+from components.extensions.machines.object_store import ObjectStore
 from components.receive import client_tokens
 from components.receive.settings import Limits
 from components.serve.canary.rollout_order import RolloutOrder
 from components.serve.routes import CanaryRoute, Route, Routes, Served
 from components.serve.settings import ServeSettings
 from components.store import spool
-from components.store.object_store import ObjectStore
 from tests.support import forking, launch_gateway, tiny
 from tests.support import scripted_engine as scripted_engines
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import uvloop
 
+from components.extensions.machines.object_store import ObjectStore
 from components.receive.settings import Limits
 from components.schema import Json
 from components.serve import gateway_process, response_id, routes
@@ -17,7 +18,6 @@ from components.serve.rollouts import Rollouts
 from components.serve.routes import Current
 from components.serve.settings import ServeSettings
 from components.serve.swap import AdapterSwap
-from components.store.object_store import ObjectStore
 from tests.support.forking import Ready
 
 ADDRESS = "GET http://10.0.0.7:8000/v1/models"  # of no engine

@@ -14,7 +14,7 @@ from components.gate.evidence_folder import EvidenceSubject
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
 from components.schema import Json
-from components.store import manifest
+from components.store import manifest, output_folders
 from flows.settings import Settings
 
 WORKLOAD = "support"
@@ -151,7 +151,7 @@ def age(folder: Path, at: datetime) -> None:
 
 def there(night: Night) -> list[str]:
     """Name the kinds of a night's outputs that are finished."""
-    return [folder.parents[1].name for folder in night.folders if manifest.is_finished(folder)]
+    return [folder.parents[1].name for folder in night.folders if output_folders.fetch(folder)]
 
 
 ALL = ["snapshots", "adapters", "scorecards", "scorecards", "scorecards", "evidence"]

@@ -13,7 +13,7 @@ import httpx
 
 from components.evaluate.judge.settings import JudgeSettings
 from components.schema import Json, Message
-from components.store import manifest
+from components.store import manifest, output_folders
 from components.store.addresses import without_secrets
 
 PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -219,7 +219,7 @@ class VerdictCache:
     """The verdicts in a file of JSON lines.
 
     Its keys are digests of requests and answers, so an erasure deletes the file. ``sources`` are
-    what those come from, as of ``manifest.while_kept``: verdicts on what is erased are not kept.
+    what those come from, as of ``while_kept``: verdicts on what is erased are not kept.
     """
 
     def __init__(self, path: Path, sources: Mapping[Path, int]) -> None:
@@ -240,7 +240,7 @@ class VerdictCache:
 
     def keep(self, key: str, verdict: Verdict) -> None:
         """Append a verdict to the file; ``SourceGoneError`` if its request may be erased."""
-        with self._lock, manifest.while_kept(self._sources, self._path):
+        with self._lock, output_folders.while_kept(self._sources, self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a") as file:
                 file.write("\n" * self._is_cut + json.dumps([key, verdict]) + "\n")

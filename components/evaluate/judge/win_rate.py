@@ -26,7 +26,7 @@ from components.evaluate.judge.comparisons import AnswerPair, JudgeEndpoint, Ver
 from components.evaluate.judge.settings import JUDGE_METRIC, JUDGE_TASK, JudgeSettings
 from components.schema import Json, Message
 from components.scorecard import BASELINES, FEW_SHOT, HOLDOUT, PRODUCTION, Metric, Sample
-from components.store import manifest
+from components.store import manifest, output_folders
 from components.store.addresses import without_secrets
 from components.store.manifest import SnapshotManifest
 
@@ -157,11 +157,11 @@ def judge_answers(
         JudgeError: The judge can't be queried; no partial scorecard is written.
         SourceGoneError: The snapshot was deleted meanwhile, as by an erasure.
     """
-    sources = manifest.count_copies([snapshot])
+    sources = output_folders.count_copies([snapshot])
     missing = {
         model: tasks
         for model, tasks in cards.items()
-        if JUDGE_TASK in tasks and not manifest.is_finished(tasks[JUDGE_TASK])
+        if JUDGE_TASK in tasks and not output_folders.fetch(tasks[JUDGE_TASK])
     }
     if not missing:
         return
@@ -199,7 +199,7 @@ def judge_answers(
         }
         metric = _judge_metric(agreement, len(by_id), unjudged, settings)
         folder = missing[model][JUDGE_TASK]
-        with manifest.while_kept(sources, folder):
+        with output_folders.while_kept(sources, folder):
             scorecard.write(folder, samples, {JUDGE_METRIC: metric}, body=body, now=now)
 
 

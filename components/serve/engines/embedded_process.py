@@ -16,7 +16,7 @@ from components.serve.engines.vllm_server import Dialect, VllmServer
 
 LOG = logging.getLogger(__name__)
 
-MODULE = "components.serve.embedded"
+MODULE = "components.extensions.embedded"
 LONGEST_SOCKET_PATH = 107  # bytes; Linux's limit
 START_SECONDS = 300.0
 STOP_SECONDS = 10.0

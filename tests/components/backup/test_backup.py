@@ -17,11 +17,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from components.collect.source import Input
+from components.extensions.machines.object_store import ObjectStore
 from components.home_archive import BackupError
 from components.register import journal
 from components.store import file_locks, spool, warehouse
 from components.store.lake import Lake
-from components.store.object_store import ObjectStore
 from flows import home_backup, sources
 from flows.cli.main import app
 from flows.settings import Settings

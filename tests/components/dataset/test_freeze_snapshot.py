@@ -17,7 +17,7 @@ from components.dataset import freeze_snapshot
 from components.dataset.freeze_snapshot import EmptySideError
 from components.dataset.snapshot_figures import Snapshot
 from components.schema import Answer, Call, Json
-from components.store import manifest
+from components.store import manifest, output_folders
 from components.store.warehouse import Connection
 from tests.support import curations, logs, warehouses
 
@@ -198,7 +198,7 @@ def test_an_unfinished_snapshot_is_written_again(con: Connection, tmp_path: Path
     (first.path / "train.parquet").write_bytes(b"half a file")
     again = freeze(con, tmp_path)
     assert again == first
-    assert manifest.is_finished(again.path)
+    assert output_folders.fetch(again.path)
     assert len(rows(again)) == 30
 
 

@@ -26,7 +26,7 @@ from components.register import journal
 from components.register.journal import ChampionChange, ChampionJournal
 from components.schema import Json
 from components.scorecard import VERDICTS_FILE
-from components.store import manifest, spool, warehouse
+from components.store import manifest, output_folders, spool, warehouse
 from components.store.warehouse import Connection
 from flows import sources
 from flows.erasing import erase
@@ -152,7 +152,7 @@ def test_a_measurement_that_is_being_written_is_waited_for(
     manifest.write(snapshot, kind="snapshot", now=logs.NOW, body={})
     other = Output("scorecard", WORKLOAD, "erased")
     forgets = threading.Thread(target=delete.forget_copies, args=(outputs, [other]))
-    with manifest.while_kept(manifest.count_copies([snapshot]), root / "measured"):
+    with output_folders.while_kept(output_folders.count_copies([snapshot]), root / "measured"):
         (root / "measured").mkdir()
         (root / "measured" / "samples.parquet").write_bytes(b"PAR1")
         forgets.start()

@@ -17,9 +17,10 @@ from s3fs import S3FileSystem
 from components.erase.affected_outputs import Output
 from components.erase.certificate import Certificate
 from components.erase.subject import Subject
+from components.extensions.machines import moved_outputs
+from components.extensions.machines.object_store import ObjectStore
 from components.scorecard import VERDICTS_FILE
-from components.store import manifest, moved_outputs
-from components.store.object_store import ObjectStore
+from components.store import manifest, output_folders
 from flows import home_backup, settings
 from flows.erasing import erase
 from flows.settings import Settings
@@ -133,7 +134,7 @@ def test_emptied_evidence_replaces_the_one_in_the_store(
     erased: Erased, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "b"))
-    (folder,) = manifest.finished_folders(settings.load().evidence / WORKLOAD)
+    (folder,) = output_folders.find(settings.load().evidence / WORKLOAD)
     assert "Erased: this page showed requests of" in (folder / "report.html").read_text()
     manifest.read_untouched(folder)
 
@@ -158,7 +159,7 @@ def test_another_machine_deletes_its_copies_and_is_named_until_it_has(
     other = settings.load()
     erased_copies.enter(other)
     for root in (other.snapshots, other.scorecards, other.evidence, other.adapters):
-        assert manifest.finished_folders(root / WORKLOAD)
+        assert output_folders.find(root / WORKLOAD)
     job = other.jobs / "train-a1"
     job.mkdir(parents=True)
     spec = {"snapshot": str(other.snapshots / WORKLOAD / shared.frozen.key)}
@@ -193,7 +194,7 @@ def test_another_machine_deletes_its_copies_and_is_named_until_it_has(
     assert waiting not in searched.passed_over
 
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "b"))
-    (evidence,) = manifest.finished_folders(other.evidence / WORKLOAD)
+    (evidence,) = output_folders.find(other.evidence / WORKLOAD)
     verdicts.write_text('["of a question asked since", "first"]\n')
     erased_copies.forget(other)
     assert (evidence / manifest.NAME).exists(), "what was emptied stays"
@@ -248,7 +249,7 @@ def test_copies_that_a_restored_backup_brings_back_are_deleted_and_not_pushed_ag
     assert home.store
     home_backup.push_outputs(home, home.store, print)
     assert not erased.house.frozen.path.exists()
-    assert manifest.listed(home.snapshots / WORKLOAD) == []
+    assert output_folders.names(home.snapshots / WORKLOAD) == []
 
 
 @pytest.mark.slow
@@ -262,7 +263,7 @@ def test_what_a_restore_pushes_while_another_machine_erases_it_is_deleted_again(
     place = shared.frozen.path.relative_to(shared.settings.home).as_posix()
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "b"))
     other = settings.load()
-    assert manifest.is_finished(other.home / place)
+    assert output_folders.fetch(other.home / place)
     before = erased_copies.forget(other)
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "a"))
     erase_ann(eraser)
@@ -297,4 +298,4 @@ def test_a_push_during_an_erasure_sends_again_what_was_tidied_away(
         during.setattr(S3FileSystem, "pipe_file", tidied_first)
         folder = buckets.finish_output(tmp_path / "a", key="during")
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "b"))
-    assert manifest.is_finished(tmp_path / "b" / folder.relative_to(tmp_path / "a"))
+    assert output_folders.fetch(tmp_path / "b" / folder.relative_to(tmp_path / "a"))

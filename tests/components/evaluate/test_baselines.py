@@ -12,7 +12,7 @@ from components.evaluate.baselines import BaselineRequest
 from components.evaluate.settings import EvaluationSettings
 from components.schema import Answer, Call
 from components.scorecard import CONSTANT, HOLDOUT, NEAREST, TFIDF, Scorecard
-from components.store import manifest
+from components.store import manifest, output_folders
 from tests.support import holdouts
 from tests.support.holdouts import NOW, Case
 
@@ -131,7 +131,7 @@ def test_baselines_are_measured_once_and_record_their_snapshot(
     again = harness.folders(
         tmp_path / "snapshot", tiny_base, {"base": None}, tmp_path / "scorecards", SETTINGS
     )
-    assert all(manifest.is_finished(folders[HOLDOUT]) for folders in again.values())
+    assert all(output_folders.fetch(folders[HOLDOUT]) for folders in again.values())
     key = manifest.read(tmp_path / "snapshot")["key"]
     # By this an erasure finds the scorecards whose answers come from training rows.
     assert [cards[name].conditions["examples"] for name in (CONSTANT, NEAREST)] == [key, key]

@@ -18,8 +18,8 @@ from components.gate.comparability import incomparable
 from components.models import base
 from components.schema import Progress
 from components.scorecard import HOLDOUT, VALIDATION, Scorecard
-from components.store import manifest
-from components.store.manifest import SourceGoneError
+from components.store import manifest, output_folders
+from components.store.output_folders import SourceGoneError
 from components.train import peft_model
 from components.train.recipe import Recipe
 from tests.components.evaluate.conftest import finish
@@ -142,7 +142,7 @@ def test_conditions_have_everything_that_makes_scores_comparable(bench: Bench):
 
 def test_requests_of_a_snapshot_that_is_erased_meanwhile_are_in_no_scorecard(bench: Bench):
     def erased(progress: Progress) -> None:
-        manifest.remove(bench.snapshot)
+        output_folders.remove(bench.snapshot)
 
     with pytest.raises(SourceGoneError, match="was deleted meanwhile, as an erasure does"):
         harness.evaluate(

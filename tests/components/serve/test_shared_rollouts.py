@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from s3fs import S3FileSystem
 
+from components.extensions.machines.object_store import DamagedObjectError, ObjectStore
 from components.schema import Json
 from components.serve import response_id, routes, shared_rollouts
 from components.serve.canary import rollout_evidence
@@ -28,7 +29,6 @@ from components.serve.routes import CanaryRoute, Current, Route, Routes
 from components.serve.settings import SwapSettings
 from components.serve.shared_rollouts import SharedEvidence
 from components.serve.swap import AdapterSwap
-from components.store.object_store import DamagedObjectError, ObjectStore
 from tests.support import buckets, gateways
 from tests.support.gateways import RunningGateway
 

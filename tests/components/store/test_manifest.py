@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from components.store import manifest
+from components.store import manifest, output_folders
 from tests.support.logs import NOW
 
 
@@ -34,6 +34,6 @@ def test_an_output_on_another_disk_is_removed_there(tmp_path: Path) -> None:
     folder.parent.mkdir(parents=True)
     folder.symlink_to(disk)
     manifest.write(folder, kind="snapshot", now=NOW, body={})
-    manifest.remove(folder)
+    output_folders.remove(folder)
     assert not disk.exists()
     assert not folder.is_symlink()

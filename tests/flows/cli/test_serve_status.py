@@ -12,13 +12,13 @@ import pytest
 from s3fs import S3FileSystem
 from typer.testing import CliRunner, Result
 
+from components.extensions.machines.object_store import ObjectStore
 from components.serve import routes, seen_gateways
 from components.serve.follower import following
 from components.serve.routes import Current, Route, Routes
 from components.serve.seen_gateways import SeenChampion, SeenGateway
 from components.serve.serve_places import ServePlaces
 from components.serve.settings import ServeSettings
-from components.store.object_store import ObjectStore
 from flows import gateway_status, settings
 from flows.cli import main
 from tests.support import buckets, gateways

@@ -5,8 +5,8 @@ from packaging.requirements import Requirement
 
 from components.decide.approvers import Approving
 from components.decide.ssh_signatures import SK_ED25519
+from components.extensions.machines.shared_spool import SharedSegment
 from components.models import model_signature
-from components.store.shared_spool import SharedSegment
 from flows.doctor import checks, probes, server_checks
 from flows.doctor.checks import GIB, BaseFolder, Compute, PathPermissions, PoolStatus
 from flows.doctor.finding import CheckResult

@@ -26,8 +26,8 @@ from components.gate import evidence_folder
 from components.register import rollout_log, tracking
 from components.register.journal import ChampionChange, ChampionJournal
 from components.schema import Json
-from components.store import file_locks, ledger, manifest, warehouse
-from components.store.manifest import SourceGoneError
+from components.store import file_locks, ledger, manifest, output_folders, warehouse
+from components.store.output_folders import SourceGoneError
 from flows.cli.main import app
 from flows.erasing import erase, prune_outputs
 from flows.erasing.prune_outputs import PruneBusyError
@@ -404,7 +404,7 @@ def test_folders_of_somebody_else_stay_with_what_they_need(home: Settings) -> No
     shutil.copytree(written.scorecards[0], copied)
     planned = prune_outputs.prune(home, BEFORE)
     assert set(planned.unused.foreign) == {linked.adapter, written.snapshot, copied}
-    assert manifest.is_finished(copied)
+    assert output_folders.fetch(copied)
     assert nights.there(linked) == ["snapshots", "adapters", "evidence"]
     assert nights.there(written) == ["snapshots", "evidence"]
     assert (elsewhere / "adapter_model.safetensors").exists()
@@ -429,10 +429,10 @@ def test_a_manifest_that_cant_be_read_keeps_everything(home: Settings) -> None:
 
 def test_a_measurement_on_a_snapshot_that_is_pruned_meanwhile_is_not_kept(home: Settings) -> None:
     lost = Turn("lost").run(home)
-    sources = manifest.count_copies([lost.snapshot])
+    sources = output_folders.count_copies([lost.snapshot])
     prune_outputs.prune(home, BEFORE)
     folder = home.scorecards / WORKLOAD / nights.key("late")
-    with pytest.raises(SourceGoneError), manifest.while_kept(sources, folder):
+    with pytest.raises(SourceGoneError), output_folders.while_kept(sources, folder):
         folder.mkdir()
     assert not folder.exists()
 

@@ -8,7 +8,7 @@ from s3fs import S3FileSystem
 from typer.testing import CliRunner
 
 from components.erase.leftovers import Searched
-from components.store import manifest
+from components.store import output_folders
 from flows import home_backup, settings
 from flows.cli.main import app
 from flows.erasing import erase, prune_outputs
@@ -59,7 +59,7 @@ def shared(on: Machine) -> tuple[Settings, Settings]:
 
 def finished(home: Settings) -> dict[str, int]:
     """Count what a machine has or finds in the store."""
-    return {kind: len(manifest.finished_folders(home.home / kind / WORKLOAD)) for kind in KINDS}
+    return {kind: len(output_folders.find(home.home / kind / WORKLOAD)) for kind in KINDS}
 
 
 PRUNED = {"snapshots": 1, "adapters": 1, "scorecards": 3, "evidence": 2}
@@ -155,7 +155,7 @@ def test_a_killed_prune_is_announced_by_the_next(
         pytest.raises(KeyboardInterrupt),
         erased_copies.pruning(home, planned.unused.outputs),
     ):
-        manifest.remove(home.snapshots / WORKLOAD / nights.key("snapshot", "lost"))
+        output_folders.remove(home.snapshots / WORKLOAD / nights.key("snapshot", "lost"))
         raise KeyboardInterrupt
     if follower == "an-erasure":
         erased_copies.announce_pruned(home)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components.store import manifest
+from components.store import manifest, output_folders
 from flows.settings import Settings
 from tests.support import logins, nights, small_workload, terminal
 from tests.support.small_workload import WORKLOAD
@@ -40,7 +40,7 @@ def test_a_lost_turn_is_pruned_and_the_champion_is_traced_verified_and_challenge
     assert "left alone" not in done.stdout, done.stdout
     assert "1  adapters" in done.stdout
     assert not second.exists()
-    assert len(manifest.finished_folders(home.evidence / WORKLOAD)) == 3
+    assert len(output_folders.find(home.evidence / WORKLOAD)) == 3
     assert shell.run("lineage", WORKLOAD).stdout == lineage
     audit = shell.run("audit", "--verify")
     assert audit.returncode == 0, audit.stdout + audit.stderr

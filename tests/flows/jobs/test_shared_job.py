@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from s3fs import S3FileSystem
 
-from components.store import object_store
-from components.store.object_store import ObjectStore
+from components.extensions.machines import object_store
+from components.extensions.machines.object_store import ObjectStore
 from components.train import checkpoints
 from components.train.recipe import Recipe
 from flows import settings

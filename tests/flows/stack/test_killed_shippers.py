@@ -16,10 +16,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from components.extensions.machines import shared_spool
+from components.extensions.machines.object_store import ObjectStore
 from components.receive import client_tokens
 from components.receive.settings import Limits
-from components.store import shared_spool, spool
-from components.store.object_store import ObjectStore
+from components.store import spool
 from flows import settings, sources
 from flows.stack import spool_shipper
 from tests.support import buckets, forking, launch_receiver, logs, telemetry, warehouses

@@ -11,10 +11,10 @@ import pytest
 import yaml
 from s3fs import S3FileSystem
 
+from components.extensions.machines.object_store import ObjectStore, StoreError
 from components.models import model_signature
 from components.serve import response_id
 from components.serve.response_id import ResponseKeyError
-from components.store.object_store import ObjectStore, StoreError
 from flows import gateway_status
 from flows.gateway_status import ServeFileError
 from tests.support import buckets, gateways, terminal

@@ -9,9 +9,10 @@ from threading import Event, Thread
 
 import pytest
 
-from components.receive import client_tokens, shared_tokens
+from components.extensions.machines import shared_tokens
+from components.extensions.machines.object_store import ObjectStore, StoreError
+from components.receive import client_tokens
 from components.store import spool
-from components.store.object_store import ObjectStore, StoreError
 from flows import settings
 from flows.settings import Settings
 from flows.stack import spool_shipper

@@ -19,7 +19,7 @@ from components.gate.comparability import objections
 from components.gate.policy import Guard, Policy
 from components.schema import Answer, Json, Message
 from components.scorecard import HOLDOUT, PRODUCTION
-from components.store import manifest
+from components.store import manifest, output_folders
 from tests.support import holdouts
 from tests.support.cards import sample
 from tests.support.holdouts import NOW, TOOLS, Case
@@ -263,12 +263,12 @@ def test_a_judge_is_asked_no_more_and_remembers_nothing_of_requests_that_are_era
     compared_by_people(snapshot, 40, longer_won=40)
 
     def erases(first: str, second: str) -> str:
-        with manifest.while_none_finishes(root.parent):
-            manifest.remove(snapshot)
+        with output_folders.while_none_finishes(root.parent):
+            output_folders.remove(snapshot)
         return longer(first, second)
 
     asked = Judge(erases)
-    with pytest.raises(manifest.SourceGoneError):
+    with pytest.raises(output_folders.SourceGoneError):
         judge(home, asked)
     assert len(asked.asked) <= 2 * asked.settings.concurrency
     assert not (root / scorecard.VERDICTS_FILE).exists()

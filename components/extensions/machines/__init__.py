@@ -1,0 +1,1 @@
+"""What machines that share no folder share in an object store (S3)."""
