@@ -155,14 +155,14 @@ def test_an_approval_ends_once_another_champion_makes_its_evidence_stale(
 
     mlflow = MlflowClient()
     mlflow.create_registered_model("support")
-    mlflow.create_model_version(
-        "support", "file:///nowhere", tags={version_tags.EVIDENCE_TAG: "another"}
-    )
+    tags = {version_tags.EVIDENCE_TAG: "another", version_tags.ADAPTER_TAG: "a1"}
+    mlflow.create_model_version("support", "file:///nowhere", tags=tags)
     registry.put_alias("support", version_tags.CHAMPION, "1")
     assert "0 approvals lapsed" in maintenance(verify=False)  # somebody has only moved the alias
     with warehouse.connect(settings.load().tables) as con, warehouse.transaction(con):
         now = datetime.now(UTC)
         decision_log.append_event(con, LogEvent("approve", "support", "another", "run", now, "ada"))
+    versions.record_champion("support", 1, "another")
     assert "1 approvals lapsed" in maintenance(verify=False)
     state = prefect_api.read(older).state
     assert state is not None

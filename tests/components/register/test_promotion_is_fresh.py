@@ -56,10 +56,14 @@ def crown(name: str, adapter: Path, base_model: Path, evidence: str) -> None:
 def approved(name: str, evidence: str) -> None:
     with warehouse.connect(settings.load().tables) as con, warehouse.transaction(con):
         decision_log.append_event(con, LogEvent("approve", name, evidence, "run", NOW, "ann"))
+    versions.record_champion(name, 1, evidence)
 
 
 def asked(home: Path, workload: str, opponent: str = "base") -> Evidence:
     """Write evidence as a turn does, measured on holdout ``v1``."""
+    adapter = home / "adapters" / workload / "a2" / "adapter_model.safetensors"
+    adapter.parent.mkdir(parents=True, exist_ok=True)
+    adapter.write_text("weights")
     subject = versions.subject_of(workload, "a2", opponent)
     folder = home / "evidence" / workload / evidence_folder.digest(subject, PASSED, Policy())
     folder.mkdir(parents=True)

@@ -29,6 +29,7 @@ from tests.support.versions import (
     ask_with_files,
     crowned,
     decide,
+    log_files,
     say_yes,
     subject_of,
     workload,
@@ -232,6 +233,7 @@ def test_a_rolled_back_version_is_neither_asked_about_nor_promoted_again(
         ended = turn.conclude_turn(made, snapshot, Path("a2"), {}, TurnReference("t1", "w1"))
     assert ended == turn.TurnResult("rolled back")
 
+    log_files("once", 2)
     subject = subject_of("once", "a2", "1")
     evidence = Evidence(Path("e2"), subject, Judgement("pass", ("better",), "correct_name"))
     with pytest.raises(promotion.RolledBackError, match="rolled back by bob \\(rude\\)"):
