@@ -99,7 +99,7 @@ def write_champions(con: Connection) -> None:
             asked_by="eve",
             reason=text,
         )
-        held.end(held.intend(change), change, "done", "")
+        held.end(held.intend(change), "done", "")
 
 
 def test_every_row_of_the_subject_is_deleted_and_others_stay_byte_for_byte(erased: Erased) -> None:

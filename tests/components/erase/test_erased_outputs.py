@@ -80,7 +80,7 @@ def crown(home: House, *numbers: int) -> None:
                 *(WORKLOAD, "promotion", f"of-{adapter}", adapter, version),
                 *(before, adapters[int(before) - 1] if before else None, "zoe", "good"),
             )
-            held.end(held.intend(change), change, "done", "")
+            held.end(held.intend(change), "done", "")
             before = version
 
 

@@ -236,15 +236,15 @@ SIGNING = {
         pytest.param({}, {}, "note", "may approve, under any name", id="nobody-listed"),
         pytest.param(LISTED, {}, "note", "can give one's name", id="no-codes"),
         pytest.param(
-            LISTED | {"codes": True},
+            LISTED | {"proof": "code"},
             {"bob": "bob.secret is not there"},
             "wrong",
             "no code of bob can be taken: bob.secret is not there",
             id="no-secret",
         ),
-        pytest.param(LISTED | {"codes": True}, {}, "fine", "2 approver(s)", id="all-enrolled"),
+        pytest.param(LISTED | {"proof": "code"}, {}, "fine", "2 approver(s)", id="all-enrolled"),
         pytest.param(
-            LISTED | {"codes": True}, {}, "note", "not what was said", id="what-codes-leave-open"
+            LISTED | {"proof": "code"}, {}, "note", "not what was said", id="what-codes-leave-open"
         ),
         pytest.param(SIGNING, {}, "fine", "2 approver(s), each with a key", id="signing"),
     ],

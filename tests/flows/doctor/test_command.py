@@ -89,7 +89,7 @@ def test_an_approver_whose_codes_nothing_can_check_is_named(
     names = ("ada", "bob", "cyd", "dan")
     listed: list[dict[str, str]] = [{"name": name} for name in names]
     listed[1]["secret_env"] = "BOBS_CODES"
-    workload_text.write(home.parent, approve={"approvers": listed, "codes": True})
+    workload_text.write(home.parent, approve={"approvers": listed, "proof": "code"})
     monkeypatch.delenv("BOBS_CODES", raising=False)
     for name in ("cyd", "dan"):
         assert CliRunner().invoke(app, ["approver", "add", name]).exit_code == 0

@@ -112,18 +112,6 @@ def test_an_adapter_of_another_base_is_refused_with_both_hashes(
         measure(tmp_path, tiny_base, adapter)
 
 
-def test_an_adapter_from_when_pickled_weights_did_not_count_is_still_measured_on_its_base(
-    tiny_base: Path, adapters: dict[str, Path], tmp_path: Path
-):
-    pickled = shutil.copytree(tiny_base, tmp_path / "pickled")
-    weights = load_file(pickled / "model.safetensors")
-    (pickled / "model.safetensors").unlink()
-    adapter = damaged(adapters["challenger"], pickled, tmp_path, dict)
-    torch.save(weights, pickled / "pytorch_model.bin")
-    measure(tmp_path, pickled, adapter)
-    assert len([*(tmp_path / "cards").glob("*/manifest.json")]) == 1
-
-
 def measure(folder: Path, base: Path, adapter: Path) -> None:
     harness.evaluate(
         holdouts.build(folder),
