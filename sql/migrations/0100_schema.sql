@@ -9,7 +9,7 @@ create schema marts;
 
 -- What came in, as it came. A line is stored once, verbatim; what is in it is read out of it on
 -- demand. A row keeps the canonical record beside the source's own payload where the two differ.
--- `content_hash` and `likeness` tell whether a record that came later is one of those that are here,
+-- `content_hash` and `likeness` tell whether a record that came later is one of those here,
 -- in other words: see components/store/record_identity.py. `content_hash` is DuckDB's hash of the
 -- record's text, null where it was not computed: equal hashes spare a comparison, and nothing else
 -- rests on them, since DuckDB may change its hash. `likeness` is of what the record says, whatever
