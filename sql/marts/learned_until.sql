@@ -6,8 +6,9 @@
 with
 
 stages as (
-    select unnest(from_json(manifest -> '$.stages', '[{"name": "VARCHAR", "began": "VARCHAR"}]'))
-        as turn_stage
+    select
+        unnest(from_json(manifest -> '$.stages', '[{"name": "VARCHAR", "began": "VARCHAR"}]'))
+            as turn_stage
     from raw.manifests
     where
         workload_id = $workload_id
