@@ -12,7 +12,7 @@ import pytest
 from components.extensions.machines.object_store import ObjectStore
 from components.register.registry import Aliases
 from components.serve import seen_gateways, shared_rollouts
-from components.serve.seen_gateways import SeenGateway
+from components.serve.seen_gateways import SeenChampion, SeenGateway
 from components.serve.shared_rollouts import SharedEvidence
 from flows import canary_rollouts, gateway_status, settle_rollouts
 from flows.canary_rollouts import RolloutError
@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.lake]
 
 STORE = ObjectStore("s3://flywheel/team")
 NUMBERS = count(1)
+LIVE = SeenChampion("1", "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z", False, ())
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def running(home: Settings) -> CanaryHome:
     """A canary of version 2 that a gateway on another machine could answer."""
     made = CanaryHome(home, f"canary-{next(NUMBERS)}")
     made.describe()
-    seen_gateways.write(STORE, SeenGateway("there", "box", time.time(), {made.workload: None}, {}))
+    seen_gateways.write(STORE, SeenGateway("there", "box", time.time(), {made.workload: LIVE}, {}))
     made.approve(1)
     made.approve(2)
     made.make_decisive()
@@ -101,7 +102,7 @@ def test_what_is_worse_at_both_is_rolled_back(running: CanaryHome, tmp_path: Pat
 def test_without_a_gateway_that_runs_no_canary_starts(home: Settings):
     made = CanaryHome(home, f"canary-{next(NUMBERS)}")
     made.describe()
-    seen_gateways.write(STORE, SeenGateway("there", "box", time.time(), {made.workload: None}, {}))
+    seen_gateways.write(STORE, SeenGateway("there", "box", time.time(), {made.workload: LIVE}, {}))
     buckets.aged(f"{STORE.url}/{seen_gateways.PLACE}/there.json", 3600)
     made.approve(1)
     _, promoted = made.approve(2)

@@ -146,16 +146,6 @@ def test_maintenance_looks_every_quarter_of_an_hour_and_verifies_champions_once_
 
 
 @pytest.mark.slow
-def test_what_an_older_home_deployed_is_removed_with_its_schedule(prefect: httpx.Client) -> None:
-    nightly = Timing("0 1 * * *")
-    spec = Spec("tiny_flows:quick", "cpu", (nightly,), name="old")
-    deploy.deploy_specs([spec], load({"FLYWHEEL_HOME": "/home"}))
-    deploy.remove(["quick/old", "quick/never-there"])
-    assert prefect.get("/deployments/name/quick/old").status_code == 404
-    assert prefect.get("/deployments/name/quick/quick").status_code == 200
-
-
-@pytest.mark.slow
 def test_a_pool_made_of_our_template_is_told_the_home_and_nothing_of_this_machine(
     prefect: httpx.Client,
 ) -> None:
