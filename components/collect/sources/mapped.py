@@ -15,6 +15,7 @@ from components.collect.sources.fields import Obj
 from components.schema import Json
 
 PREFIX = "map:"
+NO_TIME_FROM = canonical.NO_SECONDS_FROM * 10**9  # larger numbers are no nanoseconds either
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,7 @@ def short_name(source: str) -> str:
 
 
 def _records(row: SourceRow, field_map: FieldMap, defaults: Defaults) -> Iterator[SourceRecord]:
-    value, time = row.value, find(row.value, field_map.timestamp)
-    while isinstance(time, int | float) and time > canonical.NO_SECONDS_FROM:
-        time /= 1000
+    value, time = row.value, _seconds(find(row.value, field_map.timestamp))
     owner = {"workload_id": field_map.workload_id, "client_id": field_map.client_id}
     named = fields.without_nulls({key: _text(value, path) for key, path in owner.items()})
     response_id = _text(value, field_map.response_id)
@@ -81,6 +80,13 @@ def _records(row: SourceRow, field_map: FieldMap, defaults: Defaults) -> Iterato
                 scale=[*entry.scale] if entry.scale else None,
             )
             yield ParsedRecord(row, "feedback", record | named)
+
+
+def _seconds(time: Json) -> Json:
+    """Return a time in milli-, micro- or nanoseconds in seconds, and anything else as it is."""
+    while isinstance(time, int | float) and canonical.NO_SECONDS_FROM < time < NO_TIME_FROM:
+        time /= 1000
+    return time
 
 
 def _signal(entry: FeedbackMap, value: Json) -> Json:

@@ -1,6 +1,7 @@
 """A map reads records of any form: which field of them is what is configuration."""
 
 import json
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -203,6 +204,37 @@ def test_a_table_is_loaded_by_a_map_and_what_was_refused_is_retried_with_it(
     assert logs.load_input(con, item, now=logs.NOW).skipped
     (ids,) = quarantine.retriable(con, None)
     assert quarantine.retry(con, ids, now=datetime(2029, 2, 1, tzinfo=UTC)).new == 3
+
+
+ASKED: dict[str, Json] = {"q": "Rome?", "a": "Sunny."}
+SHORT: dict[str, Json] = {"request": "q", "answer": "a", "timestamp": "t"}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("time", ["Infinity", "-Infinity", "NaN", "1e999", "1" + "0" * 400, "-5"])
+def test_a_time_that_no_clock_shows_costs_its_own_line_alone(
+    con: Connection, tmp_path: Path, time: str
+):
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(f'{{"q": "Rome?", "a": "Sun", "t": {t}}}\n' for t in (time, "1.76e9")))
+    item = Input(str(path), source(**SHORT).NAME, defaults=Defaults("weather", "shop"))
+    loaded = logs.load_input(con, item, now=logs.NOW)
+    assert (loaded.new, loaded.quarantined) == (1, 1)
+
+
+@pytest.mark.timeout(20)
+def test_an_infinite_time_of_a_table_costs_its_own_row_alone(con: Connection, tmp_path: Path):
+    path = tmp_path / "log.parquet"
+    pq.write_table(pa.Table.from_pylist([ASKED | {"t": t} for t in (math.inf, 1.76e9)]), path)
+    item = Input(str(path), source(**SHORT).NAME, defaults=Defaults("weather", "shop"))
+    loaded = logs.load_input(con, item, now=logs.NOW)
+    assert (loaded.new, loaded.quarantined) == (1, 1)
+
+
+@pytest.mark.parametrize("factor", [1, 10**3, 10**6, 10**9])
+def test_a_time_is_read_in_each_unit_that_clocks_count_in(factor: int):
+    row = ASKED | {"t": 1_760_000_000 * factor}
+    assert record(source(**SHORT), row)["timestamp"] == 1_760_000_000
 
 
 @given(st.lists(st.sampled_from(["a", "0", "-1", '["a.b"]', "[0]", "[7]", ".a", "|"]), max_size=6))
