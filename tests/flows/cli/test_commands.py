@@ -274,5 +274,5 @@ def test_a_home_of_version_0_is_named_in_a_sentence_and_stays_as_it_is(
     ended = shell.run(*command.format(tmp_path).split())
     assert ended.returncode == (1 if command.startswith("backup") else 2)
     assert ended.stderr.startswith("the warehouse was made by a version 0.x of Flywheel, and ")
-    assert "pip install 'lora-flywheel<1'" in ended.stderr
+    assert "collect the same logs again in a new home: set FLYWHEEL_HOME" in ended.stderr
     assert file.read_bytes() == before
