@@ -68,8 +68,9 @@ POSTGRES_TYPES = {
 
 OWNER_ROW = 0  # number of the row of ``raw.migrations`` that says that a lake is being filled
 TOO_OLD = (
-    "was made by a version 0.x of Flywheel, and this one opens none of those; go on with the release "
-    "that made it, or collect the same logs again in a new home: set FLYWHEEL_HOME to a new folder"
+    "was made by a version 0.x of Flywheel, and this one opens none of those; go on with the "
+    "release that made it, or collect the same logs again in a new home: set FLYWHEEL_HOME to a "
+    "new folder"
 )
 
 SCHEMA_SECONDS = 60.0  # how long a lake's first opening waits for another machine's
