@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self, TypeAlias, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from components.schema import Json
 from components.serve import body_fields, history_calls
@@ -24,6 +24,8 @@ MOST_METADATA, LONGEST_KEY, LONGEST_VALUE = 16, 64, 512
 
 One: TypeAlias = Annotated[float, Field(ge=1, le=1)]
 Zero: TypeAlias = Annotated[float, Field(ge=0, le=0)]
+# `Literal[False]` takes 0, too, which is equal to it.
+No: TypeAlias = Annotated[bool, Field(le=0), WithJsonSchema({"type": "boolean", "const": False})]
 Length: TypeAlias = Annotated[int, Field(ge=1)]
 TopLogprobs: TypeAlias = Annotated[int, Field(ge=0, le=MOST_TOP_LOGPROBS)]
 Empty: TypeAlias = Annotated[list[Any], Field(max_length=0)]
@@ -274,7 +276,7 @@ class Completion(_Generated):
     """One text, which is sent to the model as it is."""
     logprobs: TopLogprobs | None = None
 
-    echo: Literal[False] | None = Field(None, description=NO_EFFECT)
+    echo: No | None = Field(None, description=NO_EFFECT)
     best_of: One | None = Field(None, description=NO_EFFECT)
     suffix: Literal[""] | None = Field(None, description=NO_EFFECT)
 

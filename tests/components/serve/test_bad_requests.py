@@ -192,7 +192,13 @@ def test_the_last_of_two_equal_keys_is_asked_and_logged(tmp_path: Path):
 
 
 def test_a_bad_completion_is_refused(gateway: RunningGateway):
-    for body in ({"prompt": 5}, {"prompt": ["a", "b"]}, {"prompt": "a", "echo": True}, {}):
+    for body in (
+        {"prompt": 5},
+        {"prompt": ["a", "b"]},
+        {"prompt": "a", "echo": True},
+        {"prompt": "a", "echo": 0},
+        {},
+    ):
         answer = gateway.post("/v1/completions", json={"model": "support", **body})
         assert answer.status_code == 400
 
