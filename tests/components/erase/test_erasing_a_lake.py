@@ -196,8 +196,8 @@ def archived_rows(con: Connection) -> int:
     paths = warehouse.texts(
         con, "select distinct path from raw.archived where kind = 'interactions'"
     )
-    warehouse.show_files(con, "shown", paths, like="raw.interactions")
-    ((rows,),) = con.execute("select count(*) from shown").fetchall()
+    warehouse.show_files(con, "archived_interactions", paths, like="raw.interactions")
+    ((rows,),) = con.execute("select count(*) from archived_interactions").fetchall()
     return int(rows)
 
 

@@ -47,7 +47,7 @@ def test_a_new_lake_gets_every_row_of_a_file_and_a_file_every_row_of_the_lake(
     file: Path, tmp_path: Path
 ) -> None:
     before, names = contents(file), list[str]()
-    place = lakes.new(tmp_path / "lake")
+    place = Lake(lakes.database("filled"), str(tmp_path / "lake"))
     assert moved_tables.is_new(place)
     moved_tables.fill(file, place, names.append, 10.0)
     assert sorted(names) == sorted(before)
