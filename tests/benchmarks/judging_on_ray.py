@@ -10,6 +10,7 @@ of `make test-lake`.
 import argparse
 import hashlib
 import importlib
+import json
 import pickle
 import resource
 import sys
@@ -19,10 +20,12 @@ from itertools import chain
 from typing import Any
 
 from components.curate import ray_pool, row_judgement
+from components.curate.interaction import CandidateRow
 from components.curate.ray_pool import RayPool
 from components.curate.settings import Rules
-from tests.benchmarks import rules, traffic
-from tests.support import ray_cluster
+from components.schema import Json
+from tests.benchmarks import traffic
+from tests.support import logs, ray_cluster
 
 RULES = Rules(split_by="conversation")
 SLEEP = 10.0
@@ -34,10 +37,33 @@ def cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def row(number: int, line: dict[str, Json]) -> CandidateRow:
+    """Read a log line as ``staging.candidates`` does, feedback apart."""
+    match line:
+        case {"request": dict(request), "response": {"choices": [dict(choice), *_]}}:
+            message, reason = choice.get("message"), choice.get("finish_reason")
+        case _:
+            raise ValueError(f"line {number} is no five-key line")
+    return CandidateRow(
+        interaction_id=f"{number:08}",
+        workload_id=str(line["workload_id"]),
+        example_id=f"{number:08}",
+        logged_at=logs.NOW,
+        conversation_id=None,
+        user_id=None,
+        messages=json.dumps(request.get("messages")),
+        tools=json.dumps(request.get("tools") or []),
+        message=json.dumps(message),
+        finish_reason=reason if isinstance(reason, str) else None,
+        is_corrected=False,
+        acceptable=None,
+    )
+
+
 def drive(count: int) -> None:
     """Judge the rows here and on the cluster, and print what each took and whether they agree."""
     lines = traffic.made(count)
-    rows = [rules.row(number, line) for number, line in enumerate(lines)]
+    rows = [row(number, line) for number, line in enumerate(lines)]
     begun = cpu_seconds()
     serial = [row_judgement.judge(row, RULES) for row in rows]
     alone = cpu_seconds() - begun
