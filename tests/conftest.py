@@ -11,7 +11,10 @@ from typing import TextIO
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import once
+from components.store.warehouse import Connection
+from flows import settings as installation
+from flows.settings import Settings
+from tests.support import once, warehouses
 
 # A worker of the test run is told a width, which every console of the process would keep.
 os.environ.pop("COLUMNS", None)
@@ -73,6 +76,22 @@ def passes_over_what_earlier_files_keep() -> None:
 def begins_where_pytest_does(pytestconfig: pytest.Config) -> None:
     """Fail a file whose tests would run in the folder of another file's fixture."""
     assert Path.cwd() == pytestconfig.rootpath, "a fixture of an earlier file is still in force"
+
+
+@pytest.fixture
+def con(tmp_path: Path) -> Iterator[Connection]:
+    """A warehouse of the test's own."""
+    with warehouses.connect(tmp_path / warehouses.NAME) as con:
+        yield con
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """An empty home and an MLflow store beside it, which commands find by their variables."""
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
+    return installation.load()
 
 
 @pytest.fixture

@@ -29,15 +29,15 @@ DEFAULTS: dict[str, Json] = {"workload_id": "support", "client_id": "app"}
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[settings.Settings]:
-    """The test's own home, with a model folder next to it and an MLflow store in it."""
-    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+def home(
+    home: settings.Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Generator[settings.Settings]:
+    """The test's own home, with a model folder next to it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "base").mkdir()
     (tmp_path / "base/config.json").write_text("{}")
     tracing.reset()  # traces go to the store that was first named, else
-    yield settings.load()
+    yield home
     tracing.reset()
 
 

@@ -3,9 +3,7 @@
 import json
 import os
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from uuid import UUID
 
 import httpx
@@ -17,6 +15,7 @@ from components.decide.decision_log import LogEvent
 from components.decide.record_answer import TypedAnswer
 from components.register import registry, version_tags
 from components.store import warehouse
+from flows.settings import Settings
 from tests.support import warehouses
 from tests.support.terminal import Terminal
 
@@ -40,15 +39,6 @@ def promotions() -> UUID:
         client.create_work_pool(WorkPoolCreate(name="cpu", type="process"))
         flow_id = client.create_flow(Flow(nothing, name="promote"))
         return client.create_deployment(flow_id, "promote", work_pool_name="cpu")
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A home with an MLflow of its own."""
-    (tmp_path / "home").mkdir()
-    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    yield tmp_path / "home"
 
 
 def promotion(evidence: str, state: str, *, asks: bool = False, tagged: str = "") -> UUID:
@@ -83,7 +73,7 @@ def register(evidence: str) -> None:
 
 
 def test_a_promotion_that_broke_off_after_the_answer_resumes_and_an_unanswered_one_does_not(
-    home: Path,
+    home: Settings,
 ) -> None:
     from prefect.client.schemas.objects import StateType
 
@@ -98,7 +88,7 @@ def test_a_promotion_that_broke_off_after_the_answer_resumes_and_an_unanswered_o
     registry.tag_version("support", "4", {version_tags.DECISION_TAG: "approve"})
     # That rejection does not count under the rules of now.
     registry.tag_version("support", "5", {version_tags.DECISION_TAG: "reject"})
-    with warehouses.connect(home / "warehouse.duckdb") as con:
+    with warehouses.connect(home.warehouse) as con:
         for evidence, at in answered.items():
             with warehouse.transaction(con):
                 decision_log.append_event(
@@ -115,7 +105,7 @@ def test_a_promotion_that_broke_off_after_the_answer_resumes_and_an_unanswered_o
 
 @pytest.mark.parametrize("ending", ["Crashed", "Failed"])
 def test_an_answer_that_no_promotion_lived_to_record_is_recorded_after_all(
-    home: Path, ending: str
+    home: Settings, ending: str
 ) -> None:
     from prefect import states
     from prefect.client.orchestration import get_client
@@ -141,7 +131,7 @@ def test_an_answer_that_no_promotion_lived_to_record_is_recorded_after_all(
     assert resumed.empirical_policy.pause_keys == {approvals.GATE_KEY}
     assert prefect_api.answer_held(run, approvals.GATE_KEY) is not None
 
-    with warehouses.connect(home / "warehouse.duckdb") as con, warehouse.transaction(con):
+    with warehouses.connect(home.warehouse) as con, warehouse.transaction(con):
         now = datetime.now(UTC)
         decision_log.append_event(
             con, LogEvent("refused", "support", evidence, str(run), now, "ada")
@@ -152,7 +142,7 @@ def test_an_answer_that_no_promotion_lived_to_record_is_recorded_after_all(
         client.set_flow_run_state(run, states.Cancelled(), force=True)
 
 
-def test_the_second_of_two_simultaneous_answers_to_a_form_is_refused(home: Path) -> None:
+def test_the_second_of_two_simultaneous_answers_to_a_form_is_refused(home: Settings) -> None:
     from prefect.client.orchestration import get_client
 
     from flows import approvals
@@ -181,7 +171,9 @@ def test_the_second_of_two_simultaneous_answers_to_a_form_is_refused(home: Path)
 
 
 @pytest.mark.parametrize("tagged", ["newer", pytest.param("older", id="with-a-tag-that-lies")])
-def test_what_replaced_the_evidence_that_was_read_is_not_decided(home: Path, tagged: str) -> None:
+def test_what_replaced_the_evidence_that_was_read_is_not_decided(
+    home: Settings, tagged: str
+) -> None:
     from prefect.client.orchestration import get_client
     from prefect.states import Cancelled
 

@@ -24,12 +24,6 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PASSED = Judgement("pass", ("better",), "correct_name")
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
-    return Settings(tmp_path / "home", 4200, 5000)
-
-
 def asked(home: Settings, workload: str, judged: Judgement = PASSED) -> Evidence:
     subject = EvidenceSubject(workload, "s1", "v1", "b1", "a1", "base", "c1", "o1")
     folder = home.evidence / workload / evidence_folder.digest(subject, judged, Policy())

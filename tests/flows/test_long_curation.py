@@ -33,13 +33,10 @@ TOPICS = ("invoice", "parcel", "password", "refund", "contract", "printer", "hol
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+def home(home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "home").mkdir()
-    counters.create(tmp_path / "home")
-    return Settings(tmp_path / "home", 4200, 5000)
+    counters.create(home.home)
+    return home
 
 
 def requests() -> Iterator[dict[str, Json]]:

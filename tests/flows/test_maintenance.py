@@ -20,16 +20,10 @@ from components.store import file_locks, warehouse
 from flows import home_workloads, settings, workload_file
 from flows.jobs import runner
 from flows.releases import NotApprovedError
+from flows.settings import Settings
 from tests.support import versions, warehouses, workload_text
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    return tmp_path / "home"
 
 
 def nothing(config: str) -> None:
@@ -79,15 +73,15 @@ def end(run: UUID, name: str, message: str | None = None) -> None:
         client.set_flow_run_state(run, getattr(states, name)(message=message), force=True)
 
 
-def lapsed(home: Path) -> list[tuple[str, str, str]]:
-    with warehouses.connect(home / "warehouse.duckdb") as con:
+def lapsed(home: Settings) -> list[tuple[str, str, str]]:
+    with warehouses.connect(home.warehouse) as con:
         links = decision_log.links(con)
     return [(link.evidence_digest, link.reason, link.comment or "") for link in links]
 
 
 @pytest.mark.usefixtures("prefect_server")
 def test_what_was_cancelled_timed_out_or_superseded_is_recorded_once(
-    home: Path, folder: Path
+    home: Settings, folder: Path
 ) -> None:
     from flows import approvals
     from flows.maintenance import maintenance
@@ -142,7 +136,7 @@ def asked(config: Path, opponent: str) -> str:
 
 @pytest.mark.usefixtures("prefect_server")
 def test_an_approval_ends_once_another_champion_makes_its_evidence_stale(
-    home: Path, folder: Path
+    home: Settings, folder: Path
 ) -> None:
     from flows import approvals, prefect_api
     from flows.maintenance import maintenance
@@ -175,7 +169,7 @@ def test_an_approval_ends_once_another_champion_makes_its_evidence_stale(
     assert "0 approvals lapsed" in maintenance(verify=False)
     assert [approval.flow_run_id for approval in approvals.pending_approvals()] == [newer]
     # Whoever answers is told of damaged evidence, which must not stop maintenance either.
-    with (home / "evidence" / "support" / evidence / evidence_folder.VERDICT).open("a") as file:
+    with (home.evidence / "support" / evidence / evidence_folder.VERDICT).open("a") as file:
         file.write(" ")
     assert "0 approvals lapsed" in maintenance(verify=False)
     # With Prefect's login a run can be paused without a form, and that must not stop maintenance.
@@ -186,17 +180,17 @@ def test_an_approval_ends_once_another_champion_makes_its_evidence_stale(
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_workloads_model_is_there_before_another_account_takes_its_name(
-    home: Path, folder: Path
+    home: Settings, folder: Path
 ) -> None:
     from flows.maintenance import maintenance
 
     name = workload_file.read_workload(config := workload_text.write(folder)).workload
-    (home / "mlflow").mkdir(parents=True)
-    (home / "mlflow" / "mlflow.db").touch()
-    (home / "workloads").mkdir()
-    (home / "workloads" / config.name).symlink_to(config)
-    (home / "workloads" / "gone.yaml").symlink_to(home / "gone.yaml")
-    (home / "workloads" / "taken.yaml").write_text("workload: taken\n")
+    home.mlflow_home.mkdir(parents=True)
+    (home.mlflow_home / "mlflow.db").touch()
+    home.workloads.mkdir()
+    (home.workloads / config.name).symlink_to(config)
+    (home.workloads / "gone.yaml").symlink_to(home.home / "gone.yaml")
+    (home.workloads / "taken.yaml").write_text("workload: taken\n")
     MlflowClient().create_prompt("taken")
     maintenance(verify=False)
     assert [*registry.read_all()] == [name]
@@ -212,16 +206,16 @@ def test_a_workloads_model_is_there_before_another_account_takes_its_name(
 )
 @pytest.mark.usefixtures("prefect_server")
 def test_a_version_that_nobody_is_asked_about_any_more_is_no_challenger(
-    home: Path, folder: Path, name: str, message: str
+    home: Settings, folder: Path, name: str, message: str
 ) -> None:
     from flows.maintenance import maintenance
 
     config = workload_text.write(folder)
     workload_name = workload_file.read_workload(config).workload
-    (home / "mlflow").mkdir(parents=True)
-    (home / "mlflow" / "mlflow.db").touch()
+    home.mlflow_home.mkdir(parents=True)
+    (home.mlflow_home / "mlflow.db").touch()
     run = promotion(config, "e1")
-    (home / "evidence" / workload_name / "e1").mkdir(parents=True)
+    (home.evidence / workload_name / "e1").mkdir(parents=True)
     versions.ask(workload_name, 1)
     versions.ask("somebody-elses", 1)  # of another home that has this MLflow, too
     maintenance(verify=False)
@@ -234,21 +228,21 @@ def test_a_version_that_nobody_is_asked_about_any_more_is_no_challenger(
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_rejection_of_evidence_that_went_stale_is_recorded_and_decides_nothing(
-    home: Path, folder: Path
+    home: Settings, folder: Path
 ) -> None:
     """Else its reason is lost, and what it blames is neither reviewed nor held."""
     from flows import approval_loop, approvals
 
     config = workload_text.write(folder)
     workload, digest = workload_file.read_workload(config), asked(config, "9")
-    evidence = evidence_folder.read(home / "evidence" / "support" / digest)
+    evidence = evidence_folder.read(home.evidence / "support" / digest)
     for decision in ("reject", "approve"):
         run = promotion(config, digest, asks=True)
         answer = TypedAnswer(decision, "ada", "it forgets refunds", reason="quality")
         approvals.answer_approval(run, approvals.GATE_KEY, answer)
         question = Question("support", digest, str(run), 1)
         approval_loop.end_as_stale(question, evidence, workload, "the champion is another")
-    with warehouses.connect(home / "warehouse.duckdb") as con:
+    with warehouses.connect(home.warehouse) as con:
         links = [link for link in decision_log.links(con) if link.kind != "rules"]
         assert decision_log.decision_on(con, digest) is None
     assert [(link.kind, link.reason, link.comment) for link in links] == [
@@ -264,7 +258,7 @@ def test_a_rejection_of_evidence_that_went_stale_is_recorded_and_decides_nothing
 
 @pytest.mark.usefixtures("prefect_server")
 def test_an_approval_that_was_answered_while_newer_evidence_withdrew_it_goes_on(
-    home: Path, folder: Path
+    home: Settings, folder: Path
 ) -> None:
     from prefect.states import Cancelled
 
@@ -282,7 +276,7 @@ def test_an_approval_that_was_answered_while_newer_evidence_withdrew_it_goes_on(
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_two_turns_that_come_to_one_evidence_at_once_start_one_promotion(home: Path) -> None:
+def test_two_turns_that_come_to_one_evidence_at_once_start_one_promotion(home: Settings) -> None:
     from flows import approvals, prefect_api
 
     deployment()
@@ -307,7 +301,7 @@ def test_two_turns_that_come_to_one_evidence_at_once_start_one_promotion(home: P
 @pytest.mark.usefixtures("prefect_server")
 @pytest.mark.timeout(60, func_only=True)
 def test_evidence_is_asked_about_again_though_an_earlier_promotion_was_deleted_in_prefect(
-    home: Path,
+    home: Settings,
 ) -> None:
     from prefect.client.orchestration import get_client
 
@@ -327,7 +321,7 @@ def test_evidence_is_asked_about_again_though_an_earlier_promotion_was_deleted_i
 
 @pytest.mark.usefixtures("prefect_server")
 def test_an_approval_that_ended_and_is_retried_is_asked_anew_by_a_run_whose_answers_count(
-    home: Path, folder: Path
+    home: Settings, folder: Path
 ) -> None:
     from prefect.client.orchestration import get_client
     from prefect.flow_engine import run_flow
@@ -357,7 +351,7 @@ def test_an_approval_that_ended_and_is_retried_is_asked_anew_by_a_run_whose_answ
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_of_two_promotions_of_one_evidence_the_older_asks(home: Path, folder: Path) -> None:
+def test_of_two_promotions_of_one_evidence_the_older_asks(home: Settings, folder: Path) -> None:
     from flows import approvals, prefect_api
 
     config = workload_text.write(folder)
@@ -388,29 +382,29 @@ def test_of_two_promotions_of_one_evidence_the_older_asks(home: Path, folder: Pa
 )
 @pytest.mark.parametrize("ending", ["Cancelled", "Crashed"])
 def test_a_tag_that_was_typed_into_prefect_forges_no_line_of_the_audit_and_stops_nothing(
-    home: Path, workload: str, evidence: str, ending: str
+    home: Settings, workload: str, evidence: str, ending: str
 ) -> None:
     from flows.maintenance import maintenance
 
     end(promotion(Path(f"{workload}.yaml"), evidence), ending)
     maintenance(verify=False)
-    with warehouses.connect(home / "warehouse.duckdb") as con:
+    with warehouses.connect(home.warehouse) as con:
         shown = [(link.workload_id, link.evidence_digest) for link in decision_log.links(con)]
     assert all(re.fullmatch(WORKLOAD_ID, text) for names in shown for text in names)
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_the_mlflow_run_of_a_training_that_nothing_runs_any_more_is_ended(home: Path) -> None:
+def test_the_mlflow_run_of_a_training_that_nothing_runs_any_more_is_ended(home: Settings) -> None:
     from flows.maintenance import maintenance
 
-    (home / "mlflow").mkdir(parents=True)
-    (home / "mlflow" / "mlflow.db").touch()
+    home.mlflow_home.mkdir(parents=True)
+    (home.mlflow_home / "mlflow.db").touch()
     keys = ["dead", "saving", "trained", "elsewhere", "search-1", "../jobs/train-dead"]
     runs = {key: tracking.open_run("support", key, params={}, tags={}) for key in keys}
     for job in ("train-dead", "train-saving", "train-trained", "search-1"):
-        (home / "jobs" / job).mkdir(parents=True)
-    trained = begun("train", {"adapter": str(home / "adapters" / "support" / "trained")})
-    candidate = begun("train", {"order": str(home / "jobs" / "search-2" / "rung-0" / "a.json")})
+        (home.jobs / job).mkdir(parents=True)
+    trained = begun("train", {"adapter": str(home.adapters / "support" / "trained")})
+    candidate = begun("train", {"order": str(home.jobs / "search-2" / "rung-0" / "a.json")})
     turn = begun("turn", {})
 
     def ended_after_maintenance() -> set[str]:
@@ -419,7 +413,7 @@ def test_the_mlflow_run_of_a_training_that_nothing_runs_any_more_is_ended(home: 
         assert {*statuses.values()} <= {"RUNNING", "KILLED"}
         return {key for key, status in statuses.items() if status == "KILLED"}
 
-    with file_locks.held(home / "jobs" / "train-saving" / runner.LOCK):
+    with file_locks.held(home.jobs / "train-saving" / runner.LOCK):
         assert ended_after_maintenance() == set()
         end(candidate, "Crashed")
         assert ended_after_maintenance() == {"dead"}
@@ -431,13 +425,15 @@ def test_the_mlflow_run_of_a_training_that_nothing_runs_any_more_is_ended(home: 
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_step_that_fails_costs_no_other_one_and_no_verification(home: Path, folder: Path) -> None:
+def test_a_step_that_fails_costs_no_other_one_and_no_verification(
+    home: Settings, folder: Path
+) -> None:
     from flows.maintenance import MaintenanceError, maintenance
 
-    (home / "mlflow").mkdir(parents=True)
-    (home / "mlflow" / "mlflow.db").touch()
+    home.mlflow_home.mkdir(parents=True)
+    (home.mlflow_home / "mlflow.db").touch()
     tracking.open_run("support", "dead", params={}, tags={})
-    (home / "jobs" / "train-dead" / runner.LOCK).mkdir(parents=True)  # no file, so it fails
+    (home.jobs / "train-dead" / runner.LOCK).mkdir(parents=True)  # no file, so it fails
     end(promotion(workload_text.write(folder), "e-steps"), "Cancelled")
     failed = r"end_lost_trainings: IsADirectoryError: .*train-dead"
     with pytest.raises(MaintenanceError, match=rf"1 steps failed, all others were done: {failed}"):
@@ -469,7 +465,7 @@ def begun(name: str, parameters: dict[str, object]) -> UUID:
     return run.id
 
 
-def decided(home: Path, run: UUID) -> None:
+def decided(home: Settings, run: UUID) -> None:
     event = LogEvent("reject", "support", "e5", str(run), datetime.now(UTC), "ann", "no")
-    with warehouses.connect(home / "warehouse.duckdb") as con, warehouse.transaction(con):
+    with warehouses.connect(home.warehouse) as con, warehouse.transaction(con):
         decision_log.append_event(con, event)

@@ -42,13 +42,6 @@ with warehouse.connect(Path(sys.argv[1]), 2.0) as con:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Settings:
-    home = Settings(tmp_path / "home", 4200, 5000)
-    home.home.mkdir()
-    return home
-
-
-@pytest.fixture
 def pipe(tmp_path: Path) -> Path:
     """Make a set to replay from that curation, when it comes to it, waits for."""
     path = tmp_path / "replayed.jsonl"

@@ -36,12 +36,6 @@ RICH: dict[str, object] = {
 }
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
-    return Settings(tmp_path / "home", 4200, 5000)
-
-
 def begun(home: Settings, file: Path, run_id: str = "t1") -> Path:
     """Freeze a workload as a turn that begins does."""
     folder = home.turns / "support" / run_id

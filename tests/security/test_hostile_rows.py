@@ -13,17 +13,11 @@ from components.curate.redaction import identity_numbers
 from components.curate.settings import Dispositions, Redaction, Rules
 from components.schema import Json
 from components.store.warehouse import Connection
-from tests.support import attacks, logs, warehouses
+from tests.support import attacks, logs
 from tests.support.curated_rows import row
 
 IGNORING_LOOPS = Rules(rules=Dispositions.model_validate({"repetition": "ignore"}))
 HALF = Rules(holdout_share=0.5, validation_share=0)
-
-
-@pytest.fixture
-def con(tmp_path: Path):
-    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
-        yield con
 
 
 def curate(con: Connection, folder: Path, hostile: list[dict[str, Json]]) -> CurationTally:

@@ -7,7 +7,7 @@ import pytest
 from components.chat import token_counts
 from components.schema import Message
 from components.store.warehouse import Connection
-from tests.support import tiny, warehouses
+from tests.support import tiny
 
 
 @pytest.fixture(scope="module")
@@ -15,12 +15,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
     tiny.tokenizer().save_pretrained(folder)
     return folder
-
-
-@pytest.fixture
-def con(tmp_path: Path):
-    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
-        yield con
 
 
 def conversation(*texts: str) -> list[Message]:

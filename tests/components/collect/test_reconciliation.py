@@ -10,15 +10,9 @@ from components.collect.load_file import Loaded
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import logs, warehouses
+from tests.support import logs
 
 Line = dict[str, Json]
-
-
-@pytest.fixture
-def con(tmp_path: Path):
-    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
-        yield con
 
 
 def load(con: Connection, path: Path, *lines: Line) -> Loaded:

@@ -14,19 +14,13 @@ from components.curate.settings import Rules
 from components.schema import ALWAYS, ClientShares, Json
 from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import curations, logs, warehouses
+from tests.support import curations, logs
 
 LATER = logs.NOW + timedelta(days=1)
 TRAINED = Rules(split_by="conversation", holdout_share=0.001, validation_share=0)
 """A holdout so small that all rows are trained on."""
 
 CITIES = ("Rome", "Oslo", "Lima", "Kyiv", "Bern", "Doha", "Bonn", "Cork", "Nice", "Pisa")
-
-
-@pytest.fixture
-def con(tmp_path: Path):
-    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
-        yield con
 
 
 class Loader:

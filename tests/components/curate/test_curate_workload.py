@@ -10,15 +10,9 @@ from components.curate.split import SplitChangedError
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import curations, logs, warehouses
+from tests.support import curations, logs
 
 HALF = Rules(holdout_share=0.5, validation_share=0)
-
-
-@pytest.fixture
-def con(tmp_path: Path):
-    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
-        yield con
 
 
 def load(

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,12 +82,6 @@ def freeze(con: Connection, folder: Path, lines: Sequence[dict[str, Json]], unde
 def _asked(file: Path) -> list[str]:
     rows = pq.read_table(file, columns=["messages"]).to_pylist()
     return [json.loads(row["messages"])[-1]["content"] for row in rows]
-
-
-@pytest.fixture
-def con(tmp_path: Path) -> Iterable[Connection]:
-    with warehouses.connect(tmp_path / "w.duckdb") as con:
-        yield con
 
 
 @pytest.fixture(scope="module")

@@ -35,12 +35,6 @@ RULES = Rules(holdout_share=0.4, validation_share=0.1, split_by="conversation")
 SECRET = "4111 1111 1111 1111"
 
 
-@pytest.fixture
-def con(tmp_path: Path):
-    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
-        yield con
-
-
 def lines(numbers: Sequence[int]) -> list[dict[str, Json]]:
     """Write rows of all kinds: plain, with a card, with tools, flagged, left out."""
     return [line(n) for n in numbers]

@@ -7,7 +7,7 @@ from components.curate.held_rows import Loss
 from components.curate.settings import Rules
 from components.schema import Json
 from components.store.warehouse import Connection
-from tests.support import curations, logs, warehouses
+from tests.support import curations, logs
 
 
 @pytest.mark.parametrize(
@@ -33,12 +33,6 @@ def test_a_rule_over_its_share_is_reported(lost: dict[str, int], expected: list[
 
 def test_fewer_than_ten_requests_are_not_reported():
     assert held_rows.find_losses([Loss("weather", "cut_off", 9, 14)], 0.3) == []
-
-
-@pytest.fixture
-def con(tmp_path: Path):
-    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
-        yield con
 
 
 def curate(con: Connection, folder: Path, cut: int, whole: int, rules: Rules | None = None) -> None:

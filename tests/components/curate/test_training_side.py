@@ -18,12 +18,6 @@ from components.store.warehouse import Connection
 from tests.support import curations, logs, warehouses
 
 
-@pytest.fixture
-def con(tmp_path: Path):
-    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
-        yield con
-
-
 def load(con: Connection, folder: Path, numbers: range) -> None:
     lines = [
         logs.interaction(

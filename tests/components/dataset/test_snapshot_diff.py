@@ -16,12 +16,6 @@ from tests.support import curations, logs, warehouses
 RULES = Rules(holdout_share=0.4, split_by="conversation")
 
 
-@pytest.fixture
-def con(tmp_path: Path):
-    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
-        yield con
-
-
 def line(n: int, **changes: Json) -> dict[str, Json]:
     return logs.interaction(f"ask {n}", response_id=f"r{n}", timestamp=1000 + n, **changes)
 

@@ -1,7 +1,6 @@
 """A workload's page: traffic by version from a real warehouse, and what is said plainly."""
 
 import re
-from collections.abc import Generator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ from components.monitor.turn_starts import TurnStart
 from components.monitor.workload_status import Day, WorkloadStatus
 from components.schema import Json
 from components.store.warehouse import Connection
-from tests.support import logs, warehouses, workload_statuses
+from tests.support import logs, workload_statuses
 
 NOW = datetime(2025, 10, 20, tzinfo=UTC)
 SINCE = datetime(2025, 10, 1, tzinfo=UTC)
@@ -51,12 +50,6 @@ SERVING = ServingStatus(
         SwapStep("2025-10-19T08:00:00.000+00:00", "7", "flipped"),
     ],
 )
-
-
-@pytest.fixture
-def con(tmp_path: Path) -> Generator[Connection]:
-    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
-        yield con
 
 
 def answered(

@@ -1,7 +1,7 @@
 """The signs and the log of starts, read from a warehouse."""
 
 import random
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,12 +23,6 @@ LATER = NOW + timedelta(days=1)
 CHANGE = 1_760_000_000
 
 Row: TypeAlias = dict[str, Json]
-
-
-@pytest.fixture
-def con(tmp_path: Path) -> Generator[Connection]:
-    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
-        yield con
 
 
 def load(con: Connection, folder: Path, kind: str, lines: list[dict[str, Json]]) -> None:

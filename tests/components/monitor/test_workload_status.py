@@ -1,7 +1,6 @@
 """A workload's status: counts from a warehouse, and its pages."""
 
 import re
-from collections.abc import Generator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,17 +22,11 @@ from components.monitor.workload_status import (
 )
 from components.schema import Json
 from components.store.warehouse import Connection
-from tests.support import logs, warehouses
+from tests.support import logs
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SINCE = datetime(2025, 10, 1, tzinfo=UTC)
 HOSTILE = "<script>alert(1)</script>|`{{7*7}}`"
-
-
-@pytest.fixture
-def con(tmp_path: Path) -> Generator[Connection]:
-    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
-        yield con
 
 
 def answered(number: int, model: str | None, **usage: Json) -> dict[str, Json]:

@@ -1,7 +1,6 @@
 """What the receiver warns of is what collecting quarantines."""
 
 import json
-from collections.abc import Generator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +11,7 @@ from components.receive import objections, payloads
 from components.receive.settings import RefusedError
 from components.schema import Json
 from components.store.warehouse import Connection
-from tests.support import logs, mutation, warehouses
+from tests.support import logs, mutation
 from tests.support.receivers import Receiver
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -62,12 +61,6 @@ SOUND: dict[str, dict[str, Json]] = {
     "regenerate": logs.feedback("regenerate", True),
     "conversation": {**logs.without(logs.feedback(), "response_id"), "conversation_id": "c"},
 }
-
-
-@pytest.fixture
-def con(tmp_path: Path) -> Generator[Connection]:
-    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
-        yield con
 
 
 def kind_of_record(record: dict[str, Json]) -> objections.Kind:

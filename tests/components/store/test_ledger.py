@@ -1,6 +1,5 @@
 """The ledger records each output once."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,15 +7,8 @@ import pytest
 
 from components.store import ledger, manifest
 from components.store.warehouse import Connection
-from tests.support import warehouses
 
 NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
-
-
-@pytest.fixture
-def con(tmp_path: Path) -> Iterator[Connection]:
-    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
-        yield con
 
 
 def output(folder: Path) -> Path:

@@ -1,21 +1,12 @@
 import json
 from pathlib import Path
 
-import pytest
-
 from components.curate.curate_workload import CurationTally
 from components.curate.settings import Rules
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.support import curations, logs, warehouses
-
-
-@pytest.fixture
-def con(tmp_path: Path):
-    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
-        yield con
-
+from tests.support import curations, logs
 
 PLACEHOLDERS: Json = {"replace": "placeholders"}
 

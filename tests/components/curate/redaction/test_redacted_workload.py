@@ -16,12 +16,6 @@ COLUMNS = "example_id, side, messages, tools, answer, acceptable, logged_answer"
 CARD = "4111 1111 1111 1111"
 
 
-@pytest.fixture
-def con(tmp_path: Path):
-    with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
-        yield con
-
-
 def load(con: Connection, folder: Path, lines: list[dict[str, Json]]) -> None:
     logs.load(con, logs.write(folder / "log.jsonl", lines), now=logs.NOW)
 
