@@ -26,7 +26,7 @@ MOST_COLUMNS = 500
 MAKE_ROOM = "make room there, then run the same command again to resume"
 
 NOT_THIS_USER = (
-    "set FLYWHEEL_HOME to one's own, or ask its owner to share it with a group (infra/README.md)"
+    "set FLYWHEEL_HOME to one's own, or ask its owner to share it with a group (infra/access.md)"
 )
 
 OTHER_HOME = "set FLYWHEEL_HOME to a folder that this user can write to, or to one not yet made"

@@ -119,7 +119,7 @@ def _newer_text(mlflow_home: Path, current: str) -> str:
     path = database(mlflow_home)
     text = (
         f"{path} has schema {current}, which MLflow {VERSION} does not know: a newer MLflow wrote "
-        "it. Install that one again, or restore the backup of before the upgrade (infra/README.md, "
+        "it. Install that one again, or restore the backup of before the upgrade (infra/upkeep.md, "
         "Upgrading)"
     )
     kept = sorted(map(str, mlflow_home.glob(f"{path.name}{BEFORE}*")))

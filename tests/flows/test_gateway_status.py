@@ -88,8 +88,8 @@ def test_a_key_that_is_there_twice_is_no_setting(home: Settings):
     assert 'serve.yaml", line 3' in str(raised.value)
 
 
-def test_the_file_in_the_readme_is_right_and_serves_every_workload(home: Settings):
-    text = (Path(__file__).parents[2] / "infra" / "README.md").read_text()
+def test_the_file_on_the_page_is_right_and_serves_every_workload(home: Settings):
+    text = (Path(__file__).parents[2] / "infra" / "gateway.md").read_text()
     (example,) = re.findall(r"## Serving\n.*?```yaml\n(.*?)```", text, re.DOTALL)
     home.serve_settings.write_text(example)
     options = gateway_status.read_serve_settings(home, None)

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -87,8 +88,32 @@ def test_every_variable_that_is_read_is_described() -> None:
 def test_every_dependency_has_its_reason() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = [re.split(r"[<>=]", each)[0].lower() for each in project["dependencies"]]
-    table = (ROOT / "README.md").read_text().partition("## Dependencies")[2].lower()
+    table = (INFRA / "dependencies.md").read_text().lower()
     assert [name for name in names if not re.search(rf"\b{name}\b", table)] == []
+
+
+def test_every_command_is_described() -> None:
+    shown = re.findall(r"`([^`]+)`", (INFRA / "commands.md").read_text())
+    described = {re.sub(r" [A-Z-].*", "", each) for each in shown}
+    assert {*_commands(typer.main.get_command(app))} - described == set()
+
+
+def _commands(group: object, above: str = "") -> Iterator[str]:
+    if not isinstance(group, TyperGroup):
+        yield above
+        return
+    for word, command in group.commands.items():
+        yield from _commands(command, f"{above} {word}".strip())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_test_that_a_page_names_exists(page: Path) -> None:
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", page.read_text())
+    assert [
+        f"{path}::{name}"
+        for path, name in named
+        if f"def {name}(" not in (ROOT / "tests" / path).read_text()
+    ] == []
 
 
 def test_the_pages_show_commands() -> None:
