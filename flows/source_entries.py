@@ -7,11 +7,10 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from components.collect import places
+from components.collect import field_map, importers, places
 from components.collect.field_map import FieldMap
 from components.collect.places import AwayError, UnreadableError
 from components.collect.source import Defaults, Input, Kind
-from components.collect.sources import mapped
 from components.schema import Config
 from components.store.addresses import without_secrets
 
@@ -83,10 +82,8 @@ class SourceEntry(Config):
     @field_validator("source")
     @classmethod
     def _exists(cls, source: str | None) -> str | None:
-        from components.collect import files  # noqa: PLC0415 - it loads every source
-
         if source is not None:
-            files.source_named(source)
+            importers.require_known(source)
         return source
 
     @model_validator(mode="after")
@@ -98,7 +95,7 @@ class SourceEntry(Config):
     @property
     def form(self) -> str | None:
         """Return the name of the source that reads the records; ``None`` if it is detected."""
-        return self.source if self.map is None else mapped.name_of(self.map)
+        return self.source if self.map is None else field_map.name_of(self.map)
 
 
 class Sources(Config):

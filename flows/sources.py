@@ -20,11 +20,11 @@ from components.collect import (
     survey,
     writer,
 )
+from components.collect.field_map import short_name
 from components.collect.load_file import Loaded
 from components.collect.places import AwayError, UnreadableError
 from components.collect.quarantine import Retried
 from components.collect.source import Defaults, Input
-from components.collect.sources import mapped, mlflow_traces
 from components.collect.survey import SurveyedFile
 from components.extensions.machines import object_store, shared_spool
 from components.extensions.machines.shared_spool import SharedSegment
@@ -268,7 +268,7 @@ def _fetched_file(path: Location, item: Input, scratch: Path) -> Generator[tuple
         with places.local_copy(item.place, scratch) as copy:
             yield item, copy
         return
-    named = replace(item, source=mlflow_traces.NAME)
+    named = replace(item, source="mlflow")
     with warehouse.connect(path, writes=()) as con:
         last = load_file.last_load(con, named)
     since = BEGINNING if last is None else last - LATE
@@ -303,7 +303,7 @@ def loading_summary(loaded: Sequence[Loaded], folders: Sequence[str] = ()) -> st
             "or log records"
         )
     new_fields = sorted(
-        {f"{mapped.short_name(file.source)}.{name}" for file in fresh for name in file.new_fields}
+        {f"{short_name(file.source)}.{name}" for file in fresh for name in file.new_fields}
     )
     summary += f"; new fields: {', '.join(new_fields)}" if new_fields else ""
     return summary + (f"; {unread_sentence(folders)}" if folders else "")

@@ -8,6 +8,9 @@ from pydantic import AfterValidator, Field, model_validator
 
 from components.schema import Config
 
+PREFIX = "map:"
+"""Begins the name of a map's source."""
+
 _STEP = re.compile(r'(?:^|\.)([^.\[\]"|\s]+)|\[(-?\d+)\]|\["([^"]+)"\]')
 
 
@@ -87,3 +90,13 @@ class FieldMap(Config):
         if unmet := [need for need, is_met in needs.items() if not is_met]:
             raise ValueError(f"needs {'; and '.join(unmet)}")
         return self
+
+
+def name_of(field_map: FieldMap) -> str:
+    """Return the name of a map's source."""
+    return PREFIX + field_map.model_dump_json(exclude_defaults=True)
+
+
+def short_name(source: str) -> str:
+    """Return the name of a source, of a map without its fields."""
+    return source.partition(":")[0]

@@ -2,41 +2,15 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from pydantic import ValidationError
-
-from components import validation_messages
-from components.collect import json_arrays, lines, parquet_rows
-from components.collect.field_map import FieldMap
+from components.collect import importers, json_arrays, lines, parquet_rows
+from components.collect.field_map import PREFIX
 from components.collect.lines import BEGINNING, Line, LineStart, Unreadable
 from components.collect.source import Defaults, Kind, Source, SourceRecord, SourceRow
-from components.collect.sources import (
-    bedrock,
-    braintrust,
-    feedback,
-    fields,
-    fivekey,
-    helicone,
-    kong,
-    langfuse,
-    langsmith,
-    litellm,
-    mapped,
-    mlflow_traces,
-    openai_finetuning,
-    openai_logs,
-    openpipe,
-    otlp,
-    otlp_encoding,
-    sharegpt,
-    tensorzero,
-    vertex,
-    weave,
-)
+from components.collect.sources import feedback, fivekey, otlp_encoding
 from components.collect.sources.mapped import Mapped
 from components.schema import Json
 from components.store.unpacked_file import UnpackedFile
@@ -62,37 +36,8 @@ KINDS: dict[type, str] = {
 }
 """JSON types by DuckDB's names."""
 
-SOURCES: tuple[Source, ...] = (
-    fivekey,
-    feedback,
-    otlp,
-    mlflow_traces,
-    langfuse,
-    langsmith,
-    litellm,
-    tensorzero,
-    openpipe,
-    openai_logs,
-    openai_finetuning,
-    sharegpt,
-    bedrock,
-    vertex,
-    helicone,
-    braintrust,
-    weave,
-    kong,
-)
-"""All sources; the first wins when several claim equally many records."""
-
 CANONICAL: dict[str, Kind] = {fivekey.NAME: "interactions", feedback.NAME: "feedback"}
 """Sources whose records are already canonical, and the kind of their records."""
-
-JOINING = frozenset({otlp.NAME, weave.NAME})
-"""Sources that join rows of one file, so the file is always read whole."""
-
-
-class UnknownSourceError(ValueError):
-    """Raised when no source has the name."""
 
 
 def detect_form(path: Path) -> Form:
@@ -259,29 +204,13 @@ def _whole(path: Path) -> bytes:
 
 def source_named(name: str) -> Source:
     """Return the source with this name, which may be a map; or raise ``UnknownSourceError``."""
-    if name.startswith(mapped.PREFIX):
-        return _mapped(name)
-    sources = {source.NAME: source for source in SOURCES}
-    if name not in sources:
-        known = ", ".join(sources)
-        raise UnknownSourceError(f"no source is called {name!r}; there are {known}")
-    return sources[name]
-
-
-@lru_cache
-def _mapped(name: str) -> Source:
-    source, raw = Mapped(name), fields.loads(name.removeprefix(mapped.PREFIX))
-    try:
-        FieldMap.model_validate(raw)
-    except ValidationError as error:
-        wrong = validation_messages.every_mistake(error, FieldMap, raw)
-        raise UnknownSourceError(f"the map can't be used: {'; '.join(wrong)}") from error
-    return source
+    importers.require_known(name)
+    return Mapped(name) if name.startswith(PREFIX) else importers.imported(name)
 
 
 def detect_source(values: Iterable[dict[str, Json]]) -> Source | None:
     """Return the source that claims the most records; ``None`` if no source claims any."""
     sample = list(values)
-    claims = {source: sum(map(source.claims, sample)) for source in SOURCES}
-    best = max(SOURCES, key=lambda source: claims[source])  # the first wins a tie
-    return best if claims[best] else None
+    claims = {name: sum(map(importers.imported(name).claims, sample)) for name in importers.MODULES}
+    best = max(claims, key=claims.__getitem__)  # the first wins a tie
+    return importers.imported(best) if claims[best] else None

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from components.collect import files
+from components.collect import importers
 from components.collect.files import Form
 from components.collect.lines import BEGINNING, LineStart
 from components.collect.record_batches import RecordOrigin
@@ -45,7 +45,7 @@ class FileProgress:
 
 def can_grow(path: Path, form: Form, source: str) -> bool:
     """Return whether a grown file can be resumed at its old end."""
-    return form == "lines" and source not in files.JOINING and not is_packed(path)
+    return form == "lines" and source not in importers.JOINING and not is_packed(path)
 
 
 def previous_load(

@@ -25,16 +25,7 @@ from components.collect.source import (
     SourceRecord,
     SourceRow,
 )
-from components.collect.sources import (
-    fields,
-    openai_api,
-    openai_logs,
-    otlp,
-    otlp_encoding,
-    otlp_langfuse,
-    otlp_mlflow,
-    otlp_openinference,
-)
+from components.collect.sources import fields, openai_api, openai_logs, otlp, otlp_encoding
 from components.schema import Json
 from components.store import manifest, spool
 from components.store.spool import Damaged, Entry
@@ -66,7 +57,7 @@ HOLD_BACK_SECONDS = 60.0
 another receiver may have taken them."""
 
 TELEMETRY: tuple[spool.Kind, ...] = ("traces", "logs")
-CALLS = "gen_ai.", otlp_openinference.KIND, otlp_langfuse.KIND, otlp_mlflow.KIND
+CALLS = "gen_ai.", "openinference.span.kind", "langfuse.observation.type", "mlflow.spanType"
 """Every request with a part of a model call contains one of these texts."""
 
 CLAIMED = "claimed_client_id"

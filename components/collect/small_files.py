@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from components.collect import files, growth, joint_load, load_file, record_batches
+from components.collect import files, growth, importers, joint_load, load_file, record_batches
 from components.collect.joint_load import FilePart
 from components.collect.lines import Unreadable
 from components.collect.load_file import Loaded
@@ -127,7 +127,7 @@ class _EarlierLoads:
             return None
         # Records that no source claims are of the kind that the place is for.
         others = {name for name, kind in files.CANONICAL.items() if kind != item.kind}
-        names = [item.source] if item.source else [*_NAMES - others]
+        names = [item.source] if item.source else [*importers.MODULES.keys() - others]
         loads = ((content.digest, item.defaults, name) for name in names)
         return next((self._skipped(item, load) for load in loads if load in self._whole), None)
 
@@ -145,9 +145,6 @@ class _EarlierLoads:
         return (
             content is None or item.stored_place in self._paths or content.digest in self._digests
         )
-
-
-_NAMES = {source.NAME for source in files.SOURCES}
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ SourceRecord: TypeAlias = ParsedRecord | RejectedRecord
 
 
 class Source(Protocol):
-    """A module of ``components.collect.sources``."""
+    """A module that ``components.collect.importers`` names."""
 
     @property
     def NAME(self) -> str:  # noqa: N802 - modules write their constants so

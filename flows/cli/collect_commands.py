@@ -112,7 +112,7 @@ def quarantine(
 
 def _list_quarantined() -> None:
     from components.collect import quarantine
-    from components.collect.sources.mapped import short_name
+    from components.collect.field_map import short_name
 
     with open_telemetry() as con:
         groups = quarantine.groups(con)
@@ -163,12 +163,12 @@ def _collecting_received() -> Generator[None]:
 
 def _named_traffic(places: list[str] | None, source: str | None, defaults: "Defaults") -> "Traffic":
     """List what places stand for, or all scheduled workloads."""
-    from components.collect import files
+    from components.collect import importers
     from flows import source_entries, workload_file
     from flows.source_entries import SourceEntry, Traffic
 
     if source is not None:
-        files.source_named(source)
+        importers.require_known(source)
     traffic = Traffic()
     for place in places or map(str, sorted(settings.load().workloads.glob("*.yaml"))):
         if place.endswith((".yaml", ".yml")):
@@ -251,7 +251,7 @@ def show_reasons(loaded: "Sequence[Loaded]") -> None:
 
 
 def _loading_sentence(loaded: "Loaded") -> str:
-    from components.collect.sources.mapped import short_name
+    from components.collect.field_map import short_name
 
     source = short_name(loaded.source)
     if loaded.skipped:

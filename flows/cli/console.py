@@ -84,7 +84,7 @@ errors = PlainConsole(stderr=True)
 # needed, 1 where the same command may succeed later. By name, since importing them takes seconds.
 EXIT_CODES = {
     "components.chat.chat_templates.TemplateChangedError": 2,
-    "components.collect.files.UnknownSourceError": 2,
+    "components.collect.importers.UnknownSourceError": 2,
     "components.curate.ray_pool.RayPoolError": 1,
     "components.curate.worker_pool.WorkerKilledError": 1,
     "components.curate.split.SplitChangedError": 2,

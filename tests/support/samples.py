@@ -4,7 +4,8 @@ import json
 from typing import cast
 
 from components.collect.source import Source
-from components.collect.sources import (
+from components.collect.sources import openai_finetuning, openai_logs, otlp
+from components.extensions.sources import (
     bedrock,
     braintrust,
     helicone,
@@ -13,17 +14,14 @@ from components.collect.sources import (
     langsmith,
     litellm,
     mlflow_traces,
-    openai_finetuning,
-    openai_logs,
     openpipe,
-    otlp,
     sharegpt,
     tensorzero,
     vertex,
     weave,
 )
 from components.schema import Json
-from tests.components.collect.sources import (
+from tests.components.extensions.sources import (
     test_kong,
     test_mlflow_traces,
     test_openpipe,

@@ -7,14 +7,13 @@ quarantine) is read by the same map again.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from components.collect.field_map import FeedbackMap, FieldMap, steps
+from components.collect.field_map import PREFIX, FeedbackMap, FieldMap, steps
 from components.collect.source import Defaults, ParsedRecord, SourceRecord, SourceRow
 from components.collect.sources import canonical, fields, observations, openai_logs
 from components.collect.sources.canonical import Target
 from components.collect.sources.fields import Obj
 from components.schema import Json
 
-PREFIX = "map:"
 NO_TIME_FROM = canonical.NO_SECONDS_FROM * 10**9  # larger numbers are no nanoseconds either
 
 
@@ -41,16 +40,6 @@ class Mapped:
             return _records(row, field_map, defaults)
 
         return fields.by_row(convert)(rows, defaults)
-
-
-def name_of(field_map: FieldMap) -> str:
-    """Return the name of a map's source."""
-    return PREFIX + field_map.model_dump_json(exclude_defaults=True)
-
-
-def short_name(source: str) -> str:
-    """Return the name of a source, of a map without its fields."""
-    return source.partition(":")[0]
 
 
 def _records(row: SourceRow, field_map: FieldMap, defaults: Defaults) -> Iterator[SourceRecord]:

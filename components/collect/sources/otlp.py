@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Literal, TypeAlias
 
+from components.collect import importers
 from components.collect.source import (
     Defaults,
     ParsedRecord,
@@ -15,17 +16,7 @@ from components.collect.source import (
     SourceRecord,
     SourceRow,
 )
-from components.collect.sources import (
-    fields,
-    otlp_ai_sdk,
-    otlp_encoding,
-    otlp_langfuse,
-    otlp_langsmith,
-    otlp_messages,
-    otlp_mlflow,
-    otlp_openinference,
-    otlp_pydantic_ai,
-)
+from components.collect.sources import fields, otlp_encoding, otlp_messages
 from components.collect.sources.fields import Obj, WrongShapeError
 from components.collect.sources.otlp_calls import SpanCall, is_call, is_other_operation
 from components.collect.sources.otlp_messages import GenAiEvent
@@ -46,14 +37,8 @@ TIMES: dict[Signal, tuple[str, str]] = {
 }
 """Time fields of spans and log records, in order of preference."""
 
-OTHER_CONVENTIONS = (
-    otlp_openinference.to_genai,
-    otlp_ai_sdk.to_genai,
-    otlp_langfuse.to_genai,
-    otlp_langsmith.to_genai,
-    otlp_mlflow.to_genai,
-    otlp_pydantic_ai.to_genai,
-)
+EVENTS_LISTED_BY = "model_request_parameters"
+"""An attribute of Pydantic AI, whose first version has the events as JSON in another."""
 
 Key: TypeAlias = tuple[str, str]  # trace and span; the span is empty for log records without one
 
@@ -263,11 +248,11 @@ class _Reader:
             if isinstance(name, str) and name.startswith("gen_ai."):
                 yield self._event(piece, GenAiEvent(name, attributes, body, _seconds(piece)))
             return
-        for to_genai in OTHER_CONVENTIONS:
-            attributes = to_genai(attributes)
+        for convention in importers.conventions(attributes):
+            attributes = convention.to_genai(attributes)
         events = list(_events(piece))
-        if otlp_pydantic_ai.PARAMETERS in attributes:
-            events += otlp_pydantic_ai.listed_events(attributes, _seconds(piece))
+        if EVENTS_LISTED_BY in attributes:
+            events += otlp_messages.listed_events(attributes, _seconds(piece))
         for event in events:
             if event.is_evaluation:
                 yield self._evaluation(piece, event)

@@ -358,3 +358,10 @@ def _is_part(value: Json) -> bool:
             return PART_KEYS.get(kind) in value
         case _:
             return False
+
+
+def listed_events(attributes: Obj, seconds: float) -> Iterator[GenAiEvent]:
+    """Yield the events that a span has as JSON in an attribute."""
+    listed = fields.unpacked_array(attributes, "events") or []
+    for path, event in fields.objects(listed, "events"):
+        yield GenAiEvent(fields.require_text(event, "event.name", path), {}, event, seconds)

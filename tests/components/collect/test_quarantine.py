@@ -7,7 +7,7 @@ import pytest
 
 from components.collect.source import Defaults, Input
 from components.schema import Json
-from tests.components.collect.sources.test_mlflow_traces import span, trace
+from tests.components.extensions.sources.test_mlflow_traces import span, trace
 from tests.support import logs, warehouses
 
 

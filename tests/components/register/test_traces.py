@@ -6,7 +6,7 @@ import pytest
 from mlflow.entities import AssessmentSource, SpanType
 
 from components.collect.source import Defaults, ParsedRecord, SourceRow
-from components.collect.sources import mlflow_traces
+from components.extensions.sources import mlflow_traces
 from components.register import tracking
 from components.schema import Json
 from tests.support import logs

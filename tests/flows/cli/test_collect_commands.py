@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from components.collect import files, quarantine
+from components.collect import importers, quarantine
 from components.schema import Json
 from components.store import spool
 from tests.support import (
@@ -80,7 +80,7 @@ def test_of_many_files_of_one_form_a_dry_run_shows_the_records_of_one(
 
 def test_the_help_names_every_source(shell: Terminal):
     words = set(re.findall(r"\w+", shell.run("collect", "--help").stdout))
-    assert {source.NAME for source in files.SOURCES} <= words
+    assert importers.MODULES.keys() <= words
 
 
 def test_files_are_collected_once_and_bad_lines_listed_shown_and_tried_again(

@@ -6,10 +6,11 @@ from typing import cast
 import pytest
 
 from components.collect.source import Defaults, ParsedRecord, SourceRow
-from components.collect.sources import langfuse, mlflow_traces, openai_logs, otlp
+from components.collect.sources import openai_logs, otlp
+from components.extensions.sources import langfuse, mlflow_traces
 from components.schema import Json
-from tests.components.collect.sources.test_mlflow_traces import span as mlflow_span
-from tests.components.collect.sources.test_mlflow_traces import trace
+from tests.components.extensions.sources.test_mlflow_traces import span as mlflow_span
+from tests.components.extensions.sources.test_mlflow_traces import trace
 from tests.support import logs
 from tests.support.langfuse_rows import observation
 from tests.support.otlp_requests import log, span, text

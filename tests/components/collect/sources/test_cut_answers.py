@@ -7,13 +7,14 @@ from typing import cast
 import pytest
 
 from components.collect.source import Defaults, Input
-from components.collect.sources import langfuse, mlflow_traces, openai_logs, otlp
+from components.collect.sources import openai_logs, otlp
 from components.curate.settings import Rules
+from components.extensions.sources import langfuse, mlflow_traces
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
-from tests.components.collect.sources.test_mlflow_traces import span as mlflow_span
-from tests.components.collect.sources.test_mlflow_traces import trace
+from tests.components.extensions.sources.test_mlflow_traces import span as mlflow_span
+from tests.components.extensions.sources.test_mlflow_traces import trace
 from tests.support import curations, logs
 from tests.support.langfuse_rows import observation
 from tests.support.openai_completions import CALLING, REQUEST, RESPONSE

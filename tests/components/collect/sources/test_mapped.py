@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.collect import files, quarantine
-from components.collect.field_map import FieldMap
+from components.collect import files, importers, quarantine
+from components.collect.field_map import PREFIX, FieldMap, name_of
 from components.collect.source import Defaults, Input, ParsedRecord
 from components.collect.sources import mapped
 from components.collect.sources.mapped import Mapped
@@ -59,7 +59,7 @@ SAID = {"timestamp": 1_760_000_000.123, "workload_id": "weather", "client_id": "
 
 
 def source(**field_map: Json) -> Mapped:
-    return Mapped(mapped.name_of(FieldMap.model_validate(field_map)))
+    return Mapped(name_of(FieldMap.model_validate(field_map)))
 
 
 def test_a_record_becomes_an_interaction_and_its_feedback_by_the_paths_of_a_map():
@@ -179,10 +179,10 @@ def test_a_record_that_lacks_a_part_is_refused_with_the_path(
 
 
 def test_all_mistakes_of_a_map_are_listed_at_once():
-    name = mapped.PREFIX + json.dumps(
+    name = PREFIX + json.dumps(
         {"request": "a..b", "answer": "c", "response": "d", "modell": "e", "feedback": [{}]}
     )
-    with pytest.raises(files.UnknownSourceError) as error:
+    with pytest.raises(importers.UnknownSourceError) as error:
         files.source_named(name)
     for mistake in ("'a..b' is no path", "modell: no such setting", "feedback.0.kind: is missing"):
         assert mistake in str(error.value)

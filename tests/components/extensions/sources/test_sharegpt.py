@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from components.collect.sources import sharegpt
+from components.extensions.sources import sharegpt
 from components.schema import Json
 from tests.support import logs
 from tests.support.source_reading import reason, record, records

@@ -1,4 +1,4 @@
-"""Langfuse: observations as interactions and scores as feedback, from its blob export or API."""
+"""Langfuse: observations as interactions and scores as feedback, of its blob export or its API."""
 
 import re
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from components.collect.source import Defaults, ParsedRecord, SourceRecord, Sour
 from components.collect.sources import canonical, feedback, fields, observations, openai_api
 from components.collect.sources.canonical import Target, TargetKey
 from components.collect.sources.fields import Obj
+from components.collect.sources.otlp_calls import chat_attributes
 from components.schema import Json
 
 NAME = "langfuse"
@@ -22,6 +23,15 @@ TARGETS: dict[str, TargetKey] = {
 OBSERVATION = {"id", "trace_id", "type", "start_time"}
 CALL = "GENERATION"
 HUMP = re.compile(r"(?<=[a-z0-9])([A-Z])")
+
+KIND = "langfuse.observation.type"
+INPUT, OUTPUT = "langfuse.observation.input", "langfuse.observation.output"
+
+NAMES = {
+    "langfuse.observation.model.name": "gen_ai.request.model",
+    "langfuse.user.id": "user.id",
+    "langfuse.session.id": "session.id",
+}
 
 
 def claims(value: dict[str, Json]) -> bool:
@@ -227,3 +237,34 @@ def _metadata(value: Obj) -> Obj:
 
 def _snake_keys(value: Obj) -> Obj:
     return {HUMP.sub(r"_\1", key).lower(): inner for key, inner in value.items()}
+
+
+def to_genai(attributes: Obj) -> Obj:
+    """Return the attributes with those of GenAI that they stand for; others are unchanged.
+
+    Raises:
+        WrongShapeError: Input or output are neither messages nor text.
+    """
+    kind = attributes.get(KIND)
+    if not isinstance(kind, str) or "gen_ai.operation.name" in attributes:
+        return attributes
+    if kind.lower() != "generation":
+        return {"gen_ai.operation.name": kind.lower(), **attributes}
+    translated: Obj = {"gen_ai.operation.name": "chat"}
+    translated |= {new: attributes[old] for old, new in NAMES.items() if old in attributes}
+    set_to = fields.loads(str(attributes.get("langfuse.observation.model.parameters")))
+    parameters = set_to if isinstance(set_to, dict) else {}
+    if attributes.get("langfuse.observation.level") == "ERROR":
+        translated["error.type"] = "ERROR"
+    choices: list[Json] = []
+    if INPUT in attributes:
+        parameters |= observations.request(_value(attributes[INPUT]), INPUT)
+    if OUTPUT in attributes:
+        choices = observations.choices(_value(attributes[OUTPUT]), OUTPUT)
+    translated |= chat_attributes(parameters, choices, OUTPUT)
+    return translated | attributes
+
+
+def _value(text: Json) -> Json:
+    value = fields.loads(text) if isinstance(text, str) else text
+    return value if isinstance(value, dict | list | str) else text

@@ -5,7 +5,7 @@ from typing import cast
 import pytest
 
 from components.collect.source import Defaults, Input, ParsedRecord, SourceRow
-from components.collect.sources import litellm
+from components.extensions.sources import litellm
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from components.collect.source import ParsedRecord, RejectedRecord
-from components.collect.sources import langfuse
+from components.extensions.sources import langfuse
 from components.schema import Json
 from tests.support import logs
 from tests.support.langfuse_rows import MESSAGES, observation, score

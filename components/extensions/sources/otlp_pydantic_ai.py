@@ -1,10 +1,7 @@
-"""What Pydantic AI has in attributes of its own: tools, and in its first version the messages."""
-
-from collections.abc import Iterator
+"""The tools that Pydantic AI has in an attribute of its own."""
 
 from components.collect.sources import canonical, fields
 from components.collect.sources.fields import Obj
-from components.collect.sources.otlp_messages import GenAiEvent
 from components.schema import Json
 
 PARAMETERS = "model_request_parameters"
@@ -21,13 +18,6 @@ def to_genai(attributes: Obj) -> Obj:
         for path, tool in fields.objects(fields.optional_array(parameters, key), key)
     ]
     return {**attributes, "gen_ai.tool.definitions": tools} if tools else attributes
-
-
-def listed_events(attributes: Obj, seconds: float) -> Iterator[GenAiEvent]:
-    """Yield the events that its first version has as JSON in an attribute."""
-    listed = fields.unpacked_array(attributes, "events") or []
-    for path, event in fields.objects(listed, "events"):
-        yield GenAiEvent(fields.require_text(event, "event.name", path), {}, event, seconds)
 
 
 def _tool(tool: Obj, at: str) -> Json:

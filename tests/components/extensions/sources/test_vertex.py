@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from components.collect.source import Defaults, Input
-from components.collect.sources import vertex
+from components.extensions.sources import vertex
 from components.schema import Json
 from components.store.warehouse import Connection
 from tests.support import logs

@@ -4,7 +4,7 @@ import pytest
 
 from components.collect import files
 from components.collect.source import ParsedRecord, RejectedRecord
-from components.collect.sources import weave
+from components.extensions.sources import weave
 from components.schema import Json
 from tests.support import logs, openai_completions
 from tests.support.source_reading import read, reason, record, records

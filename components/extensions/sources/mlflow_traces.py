@@ -24,6 +24,7 @@ from components.collect.sources import (
     otlp_encoding,
 )
 from components.collect.sources.fields import Obj, WrongShapeError
+from components.collect.sources.otlp_calls import chat_attributes
 from components.schema import Json
 
 NAME = "mlflow"
@@ -31,6 +32,9 @@ NAME = "mlflow"
 CALLS = ("CHAT_MODEL", "LLM")  # span types of model calls
 TIMES = ("start_time_unix_nano", "end_time_unix_nano")
 ANSWERS = ("expected_response", "expected_output")  # expectations that contain the correct answer
+
+KIND = "mlflow.spanType"
+INPUT, OUTPUT = "mlflow.spanInputs", "mlflow.spanOutputs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,3 +208,43 @@ def _signal(assessment: Obj, at: str) -> tuple[str, Json]:
     if not isinstance(value, bool | int | float):
         value = fields.as_text(value)
     return feedback.score_signal(name, value)
+
+
+def to_genai(attributes: Obj) -> Obj:
+    """Return the attributes with those of GenAI that they stand for; others are unchanged.
+
+    Raises:
+        WrongShapeError: Inputs or outputs are neither messages nor text.
+    """
+    if KIND not in attributes or "gen_ai.operation.name" in attributes:
+        return attributes
+    plain = _plain(attributes)
+    if not isinstance(plain[KIND], str):
+        return attributes
+    if plain[KIND] not in CALLS:
+        return {**plain, "gen_ai.operation.name": "span"}
+    request: Obj = request_of(plain, "mlflow.") if INPUT in plain else {}
+    outputs = plain.get(OUTPUT)
+    choices = [] if outputs is None else observations.choices(outputs, OUTPUT)
+    response: Obj = outputs if isinstance(outputs, dict) else {}
+    used = response.get("usage") or plain.get("mlflow.chat.tokenUsage")
+    counts: Obj = used if isinstance(used, dict) else {}
+    translated: Obj = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.response.id": response.get("id"),
+        "gen_ai.response.model": response.get("model") or plain.get("mlflow.llm.model"),
+        "error.type": "cut" if openai_api.is_cut(outputs) else None,
+        **{f"gen_ai.usage.{name}": count for name, count in counts.items()},
+    }
+    return plain | translated | chat_attributes(request, choices, OUTPUT)
+
+
+def _plain(attributes: Obj) -> Obj:
+    """Return attributes without MLflow's quotes; those of other instrumentations never had any."""
+    plain = unpacked(attributes)
+    return fields.without_nulls(
+        {
+            key: plain[key] if key.startswith("mlflow.") or isinstance(plain[key], str) else value
+            for key, value in attributes.items()
+        }
+    ) | {KIND: plain[KIND]}

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from components.collect.source import ParsedRecord
-from components.collect.sources import tensorzero
+from components.extensions.sources import tensorzero
 from components.schema import Json
 from tests.support import logs
 from tests.support.source_reading import read, reason, record

@@ -17,8 +17,8 @@ from components.collect.source import (
     SourceRow,
 )
 from components.collect.sources import canonical, fields, openai_logs
-from components.collect.sources.braintrust import CONVERSATIONS, PARAMETERS
 from components.collect.sources.fields import Obj, WrongShapeError
+from components.extensions.sources.braintrust import CONVERSATIONS, PARAMETERS
 from components.schema import Json
 
 NAME = "weave"

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from components.collect.source import Defaults, Input, ParsedRecord, RejectedRecord
-from components.collect.sources import braintrust
+from components.extensions.sources import braintrust
 from components.schema import Json
 from components.store.warehouse import Connection
 from tests.support import gemini_bodies, logs

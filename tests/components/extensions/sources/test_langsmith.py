@@ -6,7 +6,7 @@ import pytest
 
 from components.collect import survey
 from components.collect.source import Defaults, Input, ParsedRecord, RejectedRecord
-from components.collect.sources import langsmith
+from components.extensions.sources import langsmith
 from components.schema import Json
 from components.store.warehouse import Connection
 from tests.support import logs, openai_completions

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from components.collect.source import Defaults, Input, ParsedRecord, RejectedRecord
-from components.collect.sources import helicone
+from components.extensions.sources import helicone
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from components.collect.source import ParsedRecord, RejectedRecord
-from components.collect.sources import mlflow_traces
+from components.extensions.sources import mlflow_traces
 from components.schema import Json
 from tests.support import logs
 from tests.support.source_reading import read, reason, record

@@ -6,7 +6,7 @@ import pytest
 
 from components.collect import files
 from components.collect.source import Defaults, ParsedRecord, SourceRow
-from components.collect.sources import kong
+from components.extensions.sources import kong
 from components.schema import Json
 from tests.support import logs, openai_completions
 from tests.support.source_reading import reason, record

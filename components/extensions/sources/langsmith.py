@@ -19,11 +19,13 @@ from components.collect.sources import (
     canonical,
     feedback,
     fields,
-    litellm,
     observations,
     openai_api,
 )
 from components.collect.sources.fields import Obj, WrongShapeError
+from components.collect.sources.otlp_calls import chat_attributes
+from components.collect.sources.otlp_messages import COMPLETION, PROMPT
+from components.extensions.sources import litellm
 from components.schema import Json
 
 NAME = "langsmith"
@@ -36,6 +38,15 @@ CONVERSATIONS = ("session_id", "thread_id", "conversation_id")
 
 UNSENT = ("_type", "model_name")  # keys of LangChain's parameters that no API knows
 SENT = ("role", "type", "content", "name", "tool_call_id")  # those of its messages that are sent
+
+KIND = "langsmith.span.kind"
+METADATA = "langsmith.metadata."
+
+NAMES = {
+    **{f"{METADATA}{name}": "gen_ai.conversation.id" for name in reversed(CONVERSATIONS)},
+    f"{METADATA}user_id": "user.id",
+    f"{METADATA}workload_id": "flywheel.workload_id",
+}
 
 
 def claims(value: dict[str, Json]) -> bool:
@@ -336,3 +347,34 @@ def _signals(value: Obj) -> Iterator[tuple[str, Json]]:
     # Another object corrects what an evaluator thought, not the answer.
     if isinstance(correction, str) or (isinstance(correction, dict) and "content" in correction):
         yield "correction", observations.answer(correction, "correction")
+
+
+def to_genai(attributes: Obj) -> Obj:
+    """Return the attributes with those of GenAI that they stand for; others are unchanged.
+
+    Raises:
+        WrongShapeError: Inputs or outputs are neither messages nor text.
+    """
+    kind = attributes.get(KIND)
+    if not isinstance(kind, str):
+        return attributes
+    if kind.lower() != CALL:  # among them prompts, whose operation it calls "chat"
+        return {**attributes, "gen_ai.operation.name": kind.lower()}
+    inputs, outputs = (_object(attributes, key) for key in (PROMPT, COMPLETION))
+    if inputs is None:  # another instrumentation's attributes, with the kind that LangSmith shows
+        return attributes
+    outputs = answered(outputs or {})
+    request = request_of(inputs, outputs, {}, attributes.get("gen_ai.request.model"))
+    choices, is_cut = choices_of(outputs) if outputs else ([], False)
+    translated = chat_attributes(request, choices, COMPLETION)
+    if is_cut:
+        translated["error.type"] = "cut"
+    named = {new: attributes[old] for old, new in NAMES.items() if old in attributes}
+    others = {key: attributes[key] for key in attributes if key not in (PROMPT, COMPLETION)}
+    return named | others | translated
+
+
+def _object(attributes: Obj, key: str) -> Obj | None:
+    text = attributes.get(key)
+    value: Json = fields.loads(text) if isinstance(text, str) else None
+    return value if isinstance(value, dict) else None

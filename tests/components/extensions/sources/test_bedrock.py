@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from components.collect.sources import bedrock
+from components.extensions.sources import bedrock
 from components.schema import Json
 from tests.support.bedrock_logs import answered, invocation
 from tests.support.source_reading import reason, record

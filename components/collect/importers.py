@@ -1,0 +1,90 @@
+"""Every source by its name, and the module that reads it, imported when a file needs it."""
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Protocol, cast
+
+from pydantic import ValidationError
+
+from components import validation_messages
+from components.collect import field_map
+from components.collect.field_map import FieldMap
+from components.collect.source import Source
+from components.collect.sources import fields
+
+CORE, OUTSIDE = "components.collect.sources", "components.extensions.sources"
+
+MODULES = {
+    "fivekey": f"{CORE}.fivekey",
+    "feedback": f"{CORE}.feedback",
+    "otlp": f"{CORE}.otlp",
+    "mlflow": f"{OUTSIDE}.mlflow_traces",
+    "langfuse": f"{OUTSIDE}.langfuse",
+    "langsmith": f"{OUTSIDE}.langsmith",
+    "litellm": f"{OUTSIDE}.litellm",
+    "tensorzero": f"{OUTSIDE}.tensorzero",
+    "openpipe": f"{OUTSIDE}.openpipe",
+    "openai_logs": f"{CORE}.openai_logs",
+    "openai_finetuning": f"{CORE}.openai_finetuning",
+    "sharegpt": f"{OUTSIDE}.sharegpt",
+    "bedrock": f"{OUTSIDE}.bedrock",
+    "vertex": f"{OUTSIDE}.vertex",
+    "helicone": f"{OUTSIDE}.helicone",
+    "braintrust": f"{OUTSIDE}.braintrust",
+    "weave": f"{OUTSIDE}.weave",
+    "kong": f"{OUTSIDE}.kong",
+}
+"""All sources; the first wins when several claim equally many records."""
+
+JOINING = frozenset({"otlp", "weave"})
+"""Sources that join rows of one file, so the file is always read whole."""
+
+
+CONVENTIONS = {
+    "openinference.span.kind": f"{OUTSIDE}.otlp_openinference",
+    "ai.prompt.messages": f"{OUTSIDE}.otlp_ai_sdk",
+    "langfuse.observation.type": f"{OUTSIDE}.langfuse",
+    "langsmith.span.kind": f"{OUTSIDE}.langsmith",
+    "mlflow.spanType": f"{OUTSIDE}.mlflow_traces",
+    "model_request_parameters": f"{OUTSIDE}.otlp_pydantic_ai",
+}
+"""What translates the attributes of a span that has this one to GenAI's, in order."""
+
+
+class Convention(Protocol):
+    """The names and forms that a product has for what OpenTelemetry's GenAI conventions name."""
+
+    def to_genai(self, attributes: fields.Obj, /) -> fields.Obj:
+        """Return the attributes with those of GenAI that they stand for, or raise."""
+        ...
+
+
+class UnknownSourceError(ValueError):
+    """Raised when no source has the name."""
+
+
+def require_known(name: str) -> None:
+    """Raise ``UnknownSourceError`` if the name is neither a source's nor a map's."""
+    if not name.startswith(field_map.PREFIX):
+        if name not in MODULES:
+            known = ", ".join(MODULES)
+            raise UnknownSourceError(f"no source is called {name!r}; there are {known}")
+        return
+    raw = fields.loads(name.removeprefix(field_map.PREFIX))
+    try:
+        FieldMap.model_validate(raw)
+    except ValidationError as error:
+        wrong = validation_messages.every_mistake(error, FieldMap, raw)
+        raise UnknownSourceError(f"the map can't be used: {'; '.join(wrong)}") from error
+
+
+def imported(name: str) -> Source:
+    """Return the source with this name, which is no map's."""
+    return cast("Source", import_module(MODULES[name]))
+
+
+def conventions(attributes: fields.Obj) -> Iterator[Convention]:
+    """Yield the conventions that a span's attributes follow."""
+    for mark, module in CONVENTIONS.items():
+        if mark in attributes:
+            yield cast("Convention", import_module(module))
