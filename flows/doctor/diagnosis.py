@@ -37,7 +37,7 @@ WAREHOUSE_SECONDS = 3.0  # a check waits no longer for it
 
 LAKE_LATE = timedelta(days=3)  # that a lake's upkeep, once a day, may be late
 
-LAKE_REMEDY = "correct FLYWHEEL_WAREHOUSE, or what the message says (infra/machines.md, *A lake*)"
+LAKE_REMEDY = "correct FLYWHEEL_WAREHOUSE, or what the message says (infra/lake.md)"
 
 LAKE_PLACES = ("lake", archived_files.ROOT)  # in the object store
 
