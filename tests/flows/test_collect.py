@@ -16,10 +16,9 @@ import yaml
 from mlflow import tracing
 from mlflow.entities import AssessmentSource, SpanType
 
-from components.collect import places
 from components.collect.source import NO_DEFAULTS, Defaults, Input
 from components.schema import Json
-from components.store import spool, warehouse
+from components.store import warehouse
 from components.store.warehouse import Row
 from flows import settings, sources
 from tests.support import buckets, logs, warehouses
@@ -123,22 +122,6 @@ def test_a_workload_with_retention_archives_its_old_rows_once_they_are_loaded(
     assert [row["id"] for row in left] == ["r1", "r60"]
     assert list(home.archive.rglob("*.parquet"))
     assert collect(config).endswith("; 0 old rows archived")
-
-
-@pytest.mark.usefixtures("prefect_server")
-@pytest.mark.slow
-def test_a_bucket_that_is_away_keeps_no_received_traffic_in_the_spool(
-    home: settings.Settings, tmp_path: Path
-):
-    from flows.collect import collect
-
-    writer = spool.Writer(home.spool)
-    writer.commit([spool.line("interactions", "app", json.dumps(logs.interaction()).encode())])
-    writer.seal()
-    config = workload(tmp_path, sources={"logs": ["nosuch://bucket/*.jsonl"]})
-    with pytest.raises(places.UnreachableError, match="nosuch://bucket"):
-        collect(config)
-    assert rows(home, "select count(*) as count from raw.interactions") == [{"count": 1}]
 
 
 @pytest.mark.usefixtures("prefect_server")

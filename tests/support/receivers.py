@@ -64,17 +64,17 @@ def until(ask: Callable[[], T], is_right: Callable[[T], bool], seconds: float = 
     return answer
 
 
-def head(token: str, length: int) -> bytes:
+def head(token: str, length: int, path: str = "/v1/interactions") -> bytes:
     """Write the head of a request by hand."""
     return (
-        "POST /v1/interactions HTTP/1.1\r\nhost: receiver\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: x\r\n"
         f"authorization: Bearer {token}\r\ncontent-length: {length}\r\n\r\n"
     ).encode()
 
 
-def connected(receiver: Receiver) -> socket.socket:
+def connected(url: str) -> socket.socket:
     """Open a connection to write to by hand."""
-    address = urlsplit(receiver.url)
+    address = urlsplit(url)
     return socket.create_connection((address.hostname, address.port), timeout=20)
 
 

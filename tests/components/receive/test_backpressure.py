@@ -24,7 +24,7 @@ def test_a_request_is_refused_while_others_hold_the_memory(tmp_path: Path):
     limits = Limits(held_bytes=64 * KIB, client_share=1)
     with receivers.running(tmp_path, limits) as receiver:
         other = client_tokens.add_token(tmp_path / "tokens.json", "other", now=logs.NOW)
-        with receivers.connected(receiver) as slow:
+        with receivers.connected(receiver.url) as slow:
             slow.sendall(receivers.head(other, 50 * KIB) + b"x" * 40 * KIB)
             line = logs.interaction("x" * 40 * KIB)
             answer = receivers.until(

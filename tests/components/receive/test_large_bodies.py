@@ -171,7 +171,7 @@ def test_a_client_that_sends_everything_before_reading_gets_the_refusal_and_may_
 ):
     with receivers.running(tmp_path, Limits(body_bytes=64 * KIB)) as receiver:
         line = LINES[0].encode()
-        with receivers.connected(receiver) as connection:
+        with receivers.connected(receiver.url) as connection:
             connection.sendall(receivers.head(receiver.token, 2**20) + b"x" * 2**20)
             connection.sendall(receivers.head(receiver.token, len(line)) + line)
             answers = b""

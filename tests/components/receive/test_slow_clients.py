@@ -50,7 +50,7 @@ def rest_of(connection: socket.socket) -> bytes:
 def test_an_endless_request_is_cut_off(receiver: Receiver, begun: bytes):
     head = receivers.head(receiver.token, 1000)
     sent = {b"HEAD": head, b"BODY": head + b'{"timestamp"'}.get(begun, begun)
-    with receivers.connected(receiver) as connection:
+    with receivers.connected(receiver.url) as connection:
         connection.sendall(sent)
         began = time.monotonic()
         answer = rest_of(connection)
@@ -69,7 +69,7 @@ def assert_accepted(connection: socket.socket) -> None:
 
 
 def test_slow_bytes_do_not_extend_the_deadline(receiver: Receiver):
-    with receivers.connected(receiver) as connection:
+    with receivers.connected(receiver.url) as connection:
         connection.sendall(receivers.head(receiver.token, 1000))
         began = time.monotonic()
         with pytest.raises(OSError):
@@ -80,7 +80,7 @@ def test_slow_bytes_do_not_extend_the_deadline(receiver: Receiver):
 
 
 def test_a_refused_body_is_not_read_indefinitely(receiver: Receiver):
-    with receivers.connected(receiver) as connection:
+    with receivers.connected(receiver.url) as connection:
         connection.sendall(receivers.head("nobody", 10**9) + b"x" * 1000)
         answer = rest_of(connection)
     assert answer.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
@@ -89,7 +89,7 @@ def test_a_refused_body_is_not_read_indefinitely(receiver: Receiver):
 
 def test_the_second_request_of_a_connection_has_a_deadline_too(receiver: Receiver):
     body = json.dumps(logs.interaction()).encode()
-    with receivers.connected(receiver) as connection:
+    with receivers.connected(receiver.url) as connection:
         connection.sendall(receivers.head(receiver.token, len(body)) + body)
         assert_accepted(connection)
         time.sleep(2 * PATIENCE)  # an idle connection is not a slow one
@@ -98,17 +98,17 @@ def test_the_second_request_of_a_connection_has_a_deadline_too(receiver: Receive
 
 
 def test_other_clients_are_served_meanwhile(receiver: Receiver):
-    with receivers.connected(receiver) as slow:
+    with receivers.connected(receiver.url) as slow:
         slow.sendall(receivers.head(receiver.token, 1000))
         assert receiver.post("/v1/interactions", json=logs.interaction()).status_code == 200
 
 
 def test_connections_above_the_limit_displace_those_that_ask_nothing(receiver: Receiver):
     body = json.dumps(logs.interaction()).encode()
-    with receivers.connected(receiver) as used:
+    with receivers.connected(receiver.url) as used:
         used.sendall(receivers.head(receiver.token, len(body)) + body)
         assert_accepted(used)
-        crowd = [receivers.connected(receiver) for _ in range(8)]
+        crowd = [receivers.connected(receiver.url) for _ in range(8)]
         assert receiver.post("/v1/interactions", json=logs.interaction()).status_code == 200
         used.sendall(receivers.head(receiver.token, len(body)) + body)
         assert_accepted(used)
@@ -118,7 +118,7 @@ def test_connections_above_the_limit_displace_those_that_ask_nothing(receiver: R
 
 def crowd_of(receiver: Receiver, *tokens: str) -> list[socket.socket]:
     """Open connections whose requests never end."""
-    crowd = [receivers.connected(receiver) for _ in tokens]
+    crowd = [receivers.connected(receiver.url) for _ in tokens]
     for connection, token in zip(crowd, tokens, strict=True):
         connection.sendall(receivers.head(token, 1000))
     time.sleep(PATIENCE / 5)
@@ -129,7 +129,7 @@ def test_a_connection_above_the_limit_of_busy_ones_is_refused_with_a_retry_time(
     receiver: Receiver, other_token: str
 ):
     crowd = crowd_of(receiver, *[receiver.token, other_token] * 2)
-    with receivers.connected(receiver) as late:
+    with receivers.connected(receiver.url) as late:
         answer = rest_of(late)
     for connection in crowd:
         connection.close()
@@ -142,7 +142,7 @@ def test_no_client_has_all_connections_with_requests_that_never_end(
 ):
     crowd = crowd_of(receiver, *[receiver.token] * 4)
     body = json.dumps(logs.interaction()).encode()
-    with receivers.connected(receiver) as other:
+    with receivers.connected(receiver.url) as other:
         other.sendall(receivers.head(other_token, len(body)) + body)
         assert_accepted(other)
     answers = b"".join(map(rest_of, crowd))
@@ -153,7 +153,7 @@ def test_no_client_has_all_connections_with_requests_that_never_end(
 def test_trailers_are_no_headers(receiver: Receiver):
     head, authorization, rest = receivers.head(receiver.token, 2).partition(b"authorization")
     token, _, _ = rest.partition(b"\r\n")
-    with receivers.connected(receiver) as connection:
+    with receivers.connected(receiver.url) as connection:
         connection.sendall(
             head
             + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
@@ -166,7 +166,7 @@ def test_trailers_are_no_headers(receiver: Receiver):
 
 def test_a_request_with_two_authorizations_is_refused(receiver: Receiver):
     head = receivers.head(receiver.token, 2).removesuffix(b"\r\n")
-    with receivers.connected(receiver) as connection:
+    with receivers.connected(receiver.url) as connection:
         connection.sendall(head + b"Authorization: Bearer another\r\n\r\n{}")
         assert b"400 Bad Request" in connection.recv(4096)
 
@@ -177,7 +177,7 @@ def test_an_endless_head_is_refused(receiver: Receiver, begun: str):
         b"content-length: 1\r\n", b"transfer-encoding: chunked\r\n"
     )
     lines = b"".join(b"x%d: y\r\n" % n for n in range(20_000))
-    with receivers.connected(receiver) as connection:
+    with receivers.connected(receiver.url) as connection:
         connection.sendall(chunked + b"0\r\n" if begun == "CHUNKED" else begun.encode())
         with suppress(ConnectionError):
             connection.sendall(lines)

@@ -15,10 +15,11 @@ import openai
 import pytest
 
 from components.store import warehouse
-from tests.support import gateways, logs, small_disk
+from tests.support import gateways, logs, receivers, small_disk
 from tests.support.gateways import RunningGateway, script
 from tests.support.scripted_engine import ANSWER
 
+CHAT = "/v1/chat/completions"
 CALL = '{"name": "weather", "arguments": {"city": "Oslo"}}'
 SLOW = script(say="one two three four five six seven eight", delay=0.3)
 
@@ -30,13 +31,8 @@ def stream_and_leave(
     messages = [{"role": "user", "content": content}]
     request = {"model": "support", "messages": messages, "stream": True, **more}
     body = json.dumps(request).encode()
-    address = urlsplit(gateway.url)
-    with socket.create_connection((address.hostname, address.port), timeout=20) as client:
-        client.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
-            b"authorization: Bearer %s\r\ncontent-length: %d\r\n\r\n%s"
-            % (gateway.token.encode(), len(body), body)
-        )
+    with receivers.connected(gateway.url) as client:
+        client.sendall(receivers.head(gateway.token, len(body), CHAT) + body)
         received = b""
         while len(received) < bytes_to_read:
             received += client.recv(4096)
@@ -185,11 +181,7 @@ def test_a_reader_that_stops_reading_is_cut_and_recorded(tmp_path: Path):
         with socket.socket() as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.connect((address.hostname, address.port))
-            client.sendall(
-                b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
-                b"authorization: Bearer %s\r\ncontent-length: %d\r\n\r\n%s"
-                % (gateway.token.encode(), len(body), body)
-            )
+            client.sendall(receivers.head(gateway.token, len(body), CHAT) + body)
             gone = 'partial_answers_total{finish="client_gone",workload="support"} 1.0'
             until(lambda: gone in gateway.get("/metrics").text, 30)
             gateway.stop()

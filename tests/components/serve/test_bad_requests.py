@@ -3,13 +3,11 @@
 import gzip
 import json
 import re
-import socket
 import time
 from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_type_hints
-from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -20,7 +18,7 @@ from openai.types.responses.response_create_params import ResponseCreateParamsBa
 
 from components.receive import client_tokens
 from components.receive.client_tokens import Quota
-from tests.support import gateways, logs
+from tests.support import gateways, logs, receivers
 from tests.support.gateways import RunningGateway, script
 
 OK: list[dict[str, Any]] = [{"role": "user", "content": "Hi"}]
@@ -312,12 +310,8 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Generator[RunningGate
 
 @pytest.mark.slow
 def test_a_slow_request_is_cut_and_a_slow_answer_is_not(impatient: RunningGateway):
-    address = urlsplit(impatient.url)
-    with socket.create_connection((address.hostname, address.port), timeout=20) as client:
-        client.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\n"
-            b"content-length: 90\r\n\r\n{" % impatient.token.encode()
-        )
+    with receivers.connected(impatient.url) as client:
+        client.sendall(receivers.head(impatient.token, 90, "/v1/chat/completions") + b"{")
         assert client.recv(100).startswith(b"HTTP/1.1 408")
     answer = impatient.ask(script(say="a b c d", delay=0.6), stream=True)
     assert answer.text.endswith("data: [DONE]\n\n")

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.support import gateways
+from tests.support import gateways, receivers
 from tests.support.gateways import RunningGateway, script
 
 CLIENTS = 24
@@ -57,9 +57,7 @@ async def ask(gateway: RunningGateway, number: int, seen: Seen, stop: asyncio.Ev
                     }
                 ).encode()
                 writer.write(
-                    b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
-                    b"authorization: Bearer %s\r\ncontent-length: %d\r\n\r\n%s"
-                    % (gateway.token.encode(), len(body), body)
+                    receivers.head(gateway.token, len(body), "/v1/chat/completions") + body
                 )
                 head = await reader.readuntil(b"\r\n\r\n")
                 assert head.startswith(b"HTTP/1.1 200"), head
