@@ -23,7 +23,7 @@ from components.serve.settings import ServeSettings
 LOG = logging.getLogger(__name__)
 
 
-class GatewayServer(uvicorn.Server):
+class GatewayServer(serve.QuietServer):
     """A server that ends at a signal and returns, so that its caller can close the engines."""
 
     def __init__(self, config: uvicorn.Config, app: GatewayApp) -> None:

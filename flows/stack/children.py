@@ -7,11 +7,12 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import IO, Literal, TypeAlias
 
@@ -44,16 +45,15 @@ LEVEL_WITHIN = 60  # characters of a line in which Prefect, MLflow and uvicorn n
 
 CHECK_EVERY = 5.0  # seconds between two checks of a service that works
 CHECK_DEADLINE = 3.0  # seconds in which a check must be answered
-HANGING_AFTER = 3  # misses in a row of a process that does not even compute
-BUSY_AFTER = 40  # misses in a row of one that computes: two minutes
-BUSY_SHARE = 0.01  # of a core: a process that takes more between two misses computes
-WORKER_EVERY = 15.0  # seconds between two looks at a worker's heartbeats, which come every 30
-WORKER_HANGING_AFTER = 10  # looks in a row without a new heartbeat
+HANGING_AFTER = 3  # misses in a row after which the state says so
+LOST_AFTER = 12  # misses in a row after which it is restarted: a minute, since it may be busy
+WORKER_EVERY = 30.0  # seconds between two looks at a worker's heartbeats, which come as often
+WORKER_LOST_AFTER = 5  # looks in a row without a new heartbeat
 
 SHORTEST_WAIT = 0.5  # seconds before the first restart of a service that dies
 LONGEST_WAIT = 30.0  # seconds between two restarts of a service that dies at once
 STEADY_AFTER = 60.0  # seconds after which the wait before a restart is short again
-START_SECONDS = 180.0  # that a start may compute nothing; a first one takes 15 on two idle cores
+START_SECONDS = 600.0  # in which a service is up; a first start takes 20 on two idle cores
 WORDS_WAIT = 1.0  # seconds for the last lines of a process that has ended
 ORPHANS_EVERY = 10.0  # seconds between two looks for orphans while no service ends
 ORPHAN_GRACE = 15.0  # seconds in which an orphaned trainer may still save its checkpoint
@@ -134,12 +134,7 @@ class LogPump:
 
 def rotate_log(path: Path) -> None:
     """Rename a log to ``NAME.1``, the older ones to the next number, and drop the oldest."""
-    for number in range(KEPT_LOGS - 1, 0, -1):
-        older = path.with_name(f"{path.name}.{number}")
-        if older.exists():
-            older.replace(path.with_name(f"{path.name}.{number + 1}"))
-    if path.exists():
-        path.replace(path.with_name(f"{path.name}.1"))
+    RotatingFileHandler(path, backupCount=KEPT_LOGS, delay=True).doRollover()
 
 
 class Pulse:
@@ -150,60 +145,35 @@ class Pulse:
         check: Callable[[], bool],
         *,
         every: float = CHECK_EVERY,
-        hanging_after: int = HANGING_AFTER,
-        busy_after: int = BUSY_AFTER,
+        lost_after: int = LOST_AFTER,
     ) -> None:
         self.misses = 0
         self._check = check
         self._every = every
-        self.hanging_after = hanging_after
-        self._busy_after = busy_after
+        self._lost_after = lost_after
         self._pending: Future[bool] | None = None
         self._next = 0.0
-        self._seconds_computed = 0.0
-        self._is_busy = False
 
     @property
     def is_lost(self) -> bool:
         """Whether the process must be restarted."""
-        return self.misses >= (self._busy_after if self._is_busy else self.hanging_after)
+        return self.misses >= self._lost_after
 
-    def look(self, pid: int, now: float, threads: Executor) -> None:
+    def look(self, now: float, threads: Executor) -> None:
         """Read the result of the last check, and start the next when it is due; never wait.
 
         Args:
-            pid: The checked process.
             now: Seconds on a monotonic clock.
             threads: Runs the check.
         """
         if self._pending is not None:
             if not self._pending.done():
                 return
-            self._note(self._pending.result(), pid)
+            self.misses = 0 if self._pending.result() else self.misses + 1
             self._pending = None
         if now >= self._next:
             self._next = now + self._every
             self._pending = threads.submit(self._check)
-
-    def _note(self, answered: bool, pid: int) -> None:
-        before, self._seconds_computed = self._seconds_computed, seconds_computed(pid)
-        if answered:
-            self.misses, self._is_busy = 0, False
-            return
-        self.misses += 1
-        self._is_busy = self._seconds_computed - before > BUSY_SHARE * CHECK_DEADLINE
-
-
-def seconds_computed(pid: int) -> float:
-    """Return the processor time that a process and its descendants have taken so far."""
-    seconds = 0.0
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        for member in (process, *process.children(recursive=True)):
-            with suppress(psutil.NoSuchProcess):
-                times = member.cpu_times()
-                seconds += times.user + times.system
-    return seconds
 
 
 @dataclass(slots=True)
@@ -217,7 +187,6 @@ class Child:
     retry_at: float = 0.0
     last_heartbeat: str | None = None  # a worker's; until it works, of the process before it
     pulse: Pulse | None = None  # ``None`` until it works
-    standstill: "Standstill | None" = None  # ``None`` until it is started
     _popen: "subprocess.Popen[bytes] | None" = None
     _identity: ProcessIdentity | None = None
     _wait: float = SHORTEST_WAIT / 2  # seconds before the last restart
@@ -242,7 +211,12 @@ class Child:
         self._identity = identify_process(self._popen.pid)
         self.condition = "starting"
         self.pulse = None
-        self.standstill = Standstill([self])
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether it is still not up, long after its start."""
+        late = time.monotonic() > self._born + START_SECONDS
+        return self.condition == "starting" and late
 
     @property
     def pid(self) -> int | None:
@@ -303,34 +277,6 @@ class Child:
             restarts=self.restarts,
             health_url=self.service.health_url,
         )
-
-
-class Standstill:
-    """Tells a slow start from one that has come to a stop."""
-
-    def __init__(self, children: Iterable[Child], seconds: float = START_SECONDS) -> None:
-        self._children, self._seconds = children, seconds
-        self._until = time.monotonic() + seconds
-        self._computed = self._by_name()
-
-    def is_over(self) -> bool:
-        """Return whether no child that still starts has computed for this long."""
-        # On a busy machine, or with a large base, a start takes minutes.
-        if time.monotonic() < self._until:
-            return False
-        self._until = time.monotonic() + self._seconds
-        before, self._computed = self._computed, self._by_name()
-        return not any(
-            computed - before.get(name, 0.0) >= BUSY_SHARE * self._seconds
-            for name, computed in self._computed.items()
-        )
-
-    def _by_name(self) -> dict[str, float]:
-        return {
-            child.service.name: seconds_computed(child.pid)
-            for child in self._children
-            if child.condition == "starting" and child.pid is not None
-        }
 
 
 class Orphans:

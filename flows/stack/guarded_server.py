@@ -1,5 +1,6 @@
 """A server behind its request guard: `python -m flows.stack.guarded_server NAME`."""
 
+import asyncio
 import base64
 import hmac
 import json
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from components.receive.serve import QuietServer
 from flows import access
 from flows.access import Credentials
 from flows.settings import HOST, Settings, load
@@ -37,7 +39,8 @@ RUNS_COMMANDS = (
 
 TASKS_LOOK_EVERY = timedelta(seconds=3)
 
-WORKER = "Worker"  # in Prefect's module of background tasks; a test holds that it is used
+# Names in Prefect's module of background tasks, and in what it reads; a test holds their use.
+WORKER, MESSAGE = "Worker", "get_message"
 
 
 def confine_artifacts(root: Path) -> None:
@@ -212,26 +215,38 @@ def serve_prefect(settings: Settings, logins: Credentials) -> None:
 
     look_less_often()
     server = get_current_settings().server
-    uvicorn.run(
+    config = uvicorn.Config(
         RequestGuard(create_app(final=True), origins, own_hosts(origins)),
         host=HOST,
         port=settings.prefect_port,
         timeout_keep_alive=server.api.keepalive_timeout,
         log_level=server.logging_level.lower(),
     )
+    QuietServer(config).run()
 
 
 def look_less_often() -> None:
     """Let Prefect's background worker look for due tasks every few seconds, not four times in one.
 
-    A task that is not for later is taken at once, as before. There is no setting for it.
+    A task that is not for later is taken at once, as before; one that runs would be cancelled
+    within a second, not a tenth, which Prefect never does. There is no setting for either.
     """
-    from docket import Worker  # noqa: PLC0415 - as where it is called
+    from burner_redis.pubsub import PubSub  # noqa: PLC0415 - as where it is called
+    from docket import Worker  # noqa: PLC0415 - as above
     from prefect.server.api import background_workers  # noqa: PLC0415 - as above
 
-    every = TASKS_LOOK_EVERY
+    every, read = TASKS_LOOK_EVERY, PubSub.get_message
+
+    async def get_message(channel: PubSub, *, timeout: float = 0.0, **options: bool) -> object:
+        # Prefect's own waits in a thread, ten times a second.
+        message = await read(channel, timeout=0.0, **options)
+        if message is None and timeout:
+            await asyncio.sleep(1)
+        return message
+
     patient = partial(Worker, minimum_check_interval=every, scheduling_resolution=every)
     setattr(background_workers, WORKER, patient)
+    setattr(PubSub, MESSAGE, get_message)
 
 
 def serve_mlflow(settings: Settings, logins: Credentials) -> None:
@@ -264,7 +279,7 @@ def serve_mlflow(settings: Settings, logins: Credentials) -> None:
     }
     handlers.initialize_backend_stores(database, database, "mlflow-artifacts:/")
     guard = RequestGuard(app, origins, hosts, logins.mlflow.pair, RUNS_COMMANDS)
-    uvicorn.run(guard, host=HOST, port=settings.mlflow_port)
+    QuietServer(uvicorn.Config(guard, host=HOST, port=settings.mlflow_port)).run()
 
 
 def announce_step(step: str) -> None:

@@ -37,7 +37,9 @@ OF_A_RUN = ("PREFECT__", "_MLFLOW_")
 AT_REST = {
     # each look of a worker asks the server, and a run that someone starts waits for it
     "PREFECT_WORKER_QUERY_SECONDS": "5",
-    # Prefect's default is 5 to 20 seconds, for servers with thousands of runs.
+    # Prefect's defaults are 5 to 20 seconds, for servers with thousands of runs.
+    "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT60S",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "30",
     **{
         f"PREFECT_SERVER_SERVICES_{service}_LOOP_SECONDS": "60"
         for service in (

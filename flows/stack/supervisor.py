@@ -20,14 +20,14 @@ from flows.settings import load as load_settings
 from flows.stack import health, processes, prometheus, stack_services
 from flows.stack.children import (
     CHECK_DEADLINE,
+    HANGING_AFTER,
     START_SECONDS,
     WORKER_EVERY,
-    WORKER_HANGING_AFTER,
+    WORKER_LOST_AFTER,
     Child,
     Orphans,
     Pulse,
     ServiceLog,
-    Standstill,
 )
 from flows.stack.processes import Phase, Signals, StackState, StopRequested
 from flows.stack.rollout_signals import RolloutSignals
@@ -129,15 +129,14 @@ class Supervisor:
         return child
 
     def _until(self, claim: Callable[[], bool]) -> None:
-        standstill = Standstill(self._children)
         while not claim():
             for child in self._children:
                 _require_no_failure(child)
-            if standstill.is_over():
-                raise StartError(
-                    f"not up, and nothing was computed for {START_SECONDS:.0f} s; it was still "
-                    f"{self._step}"
-                )
+                if child.is_overdue:
+                    raise StartError(
+                        f"{child.service.name} is not up after {START_SECONDS:.0f} s; it was "
+                        f"still {self._step}"
+                    )
             self._signals.wait(0.1)
             self._write_state()
 
@@ -153,11 +152,11 @@ class Supervisor:
             log.warning("%s ended with exit code %d", child.service.name, child.exit_code)
             child.plan_restart()
         elif child.condition == "starting":
-            if not self._works(child) and child.standstill and child.standstill.is_over():
-                log.error("%s stands still, not up: kill it", child.service.name)
+            if not self._works(child) and child.is_overdue:
+                log.error("%s is not up in time: kill it", child.service.name)
                 child.kill()
         elif child.pulse is not None and child.pid is not None:
-            self._check(child, child.pulse, child.pid)
+            self._check(child, child.pulse)
         elif child.condition == "restarting" and not orphaned:
             self._restart(child)
 
@@ -186,13 +185,11 @@ class Supervisor:
     def _pulse(self, child: Child) -> Pulse:
         if url := child.service.health_url:
             return Pulse(lambda: health.is_answering(self.http, url, CHECK_DEADLINE))
-        return Pulse(
-            lambda: self._beats(child), every=WORKER_EVERY, hanging_after=WORKER_HANGING_AFTER
-        )
+        return Pulse(lambda: self._beats(child), every=WORKER_EVERY, lost_after=WORKER_LOST_AFTER)
 
-    def _check(self, child: Child, pulse: Pulse, pid: int) -> None:
-        pulse.look(pid, time.monotonic(), self._checks)
-        child.condition = "hanging" if pulse.misses >= pulse.hanging_after else "up"
+    def _check(self, child: Child, pulse: Pulse) -> None:
+        pulse.look(time.monotonic(), self._checks)
+        child.condition = "hanging" if pulse.misses >= HANGING_AFTER else "up"
         if pulse.is_lost:
             log.error("%s hangs (%d checks failed): kill it", child.service.name, pulse.misses)
             child.kill()

@@ -16,7 +16,7 @@ from components.store.warehouse import WarehouseVersionError
 from flows.cli import stack_commands
 from flows.settings import HOST, Settings, SettingsError, code_version
 from flows.stack import control, processes, stack_services
-from flows.stack.children import LONGEST_WAIT, Child, Standstill
+from flows.stack.children import LONGEST_WAIT, Child
 from flows.stack.processes import ProcessIdentity, ServiceState, StackState
 from flows.stack.stack_services import Service
 from tests.flows.stack.test_processes import SLEEP, spawn
@@ -321,40 +321,6 @@ def test_who_dies_at_once_is_restarted_after_ever_longer_waits(settings: Setting
     for _ in range(1100):  # as many as a night has
         child.plan_restart()
     assert child.retry_at - time.monotonic() == pytest.approx(LONGEST_WAIT, abs=1)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("code", "still"),
-    [
-        pytest.param("import time; time.sleep(60)", True, id="asleep"),
-        pytest.param("while True: pass", False, id="at-work"),
-    ],
-)
-def test_who_takes_long_to_start_is_given_up_only_if_it_does_not_compute(
-    settings: Settings, code: str, still: bool
-) -> None:
-    settings.logs.mkdir(parents=True)
-    services = [
-        Service("mlflow", (sys.executable, "-c", code), settings.logs / "a.log"),
-        Service("waiting", ("sleep", "60"), settings.logs / "b.log"),
-    ]
-    children = [Child(service) for service in services]
-    for child in children:
-        child.start(os.environ, settings.home)
-    time.sleep(2)  # Python itself computes while it starts
-    early, standstill = Standstill(children, 60), Standstill(children, 0.5)
-    time.sleep(1)
-    assert not early.is_over(), "too early to judge"
-    assert standstill.is_over() is still
-    for child in children:
-        child.kill()
-        child.last_words()
-    for _ in range(100):
-        if all(child.exit_code is not None for child in children):
-            return
-        time.sleep(0.1)
-    pytest.fail("they were killed 10 s ago and have not ended")
 
 
 def test_status_command_is_json_for_programs_and_fails_while_the_stack_is_down(
