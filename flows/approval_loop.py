@@ -351,15 +351,15 @@ def rollout_text(evidence: Evidence, workload: Workload) -> str:
         return (
             f"\n**On approval** it becomes champion at once: {why or 'it is not registered'}.\n\n"
         )
-    at_hand = canary_rollouts.outlook(home, canary, name, version.number, champion.number)
     running = canary_rollouts.running(home, name)
     replaced = (
         f", and stops the canary of version {running.intention.version}"
         if running is not None and running.intention.version != version.number
         else ""
     )
-    listed = "".join(f"- {sentence}\n" for sentence in at_hand.sentences)
-    return f"\n**On approval** it answers a share first, as a canary{replaced}:\n\n{listed}\n"
+    return (
+        f"\n**On approval** it answers a share first, as a canary{replaced}: {canary.summary}.\n\n"
+    )
 
 
 @task(cache_policy=NO_CACHE)

@@ -1,12 +1,12 @@
-"""Canaries of approved versions: what one would show, start, end; without Prefect.
+"""Canaries of approved versions: start, standing, end; without Prefect.
 
 Whoever changes aliases holds the workload's lock. Nothing is decided by what MLflow has: the order
 that counts is the warehouse's, the tag is only its copy for the gateway.
 """
 
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeAlias
 
@@ -23,7 +23,6 @@ from components.schema import Json
 from components.serve.canary import logged_traffic, rollout_order
 from components.serve.canary.logged_traffic import LoggedAnswer, TrafficAtHand
 from components.serve.canary.rollout_order import RolloutOrder
-from components.serve.canary.rollout_plan import RolloutPlan
 from components.serve.canary.settings import CanarySettings, RolloutSettings
 from components.store import warehouse
 from components.store.ledger import Decision
@@ -43,15 +42,6 @@ Event: TypeAlias = Literal["start", "undecided"] | RolloutEnding
 
 class RolloutError(ValueError):
     """A canary can't be started, or none runs that could be stopped."""
-
-
-@dataclass(frozen=True, slots=True)
-class RolloutOutlook:
-    """What a canary with the traffic at hand would show, in sentences."""
-
-    plan: RolloutPlan
-    traffic: TrafficAtHand
-    sentences: tuple[str, ...]
 
 
 def immediate_reason(
@@ -86,51 +76,17 @@ def measure_traffic(con: Connection, workload: str, champion: str, now: datetime
     return logged_traffic.measure([*answers], now.timestamp())
 
 
-def outlook(
-    home: Settings, settings: CanarySettings, workload: str, version: str, champion: str
-) -> RolloutOutlook:
-    """Return what a canary could show; its plan has the kinds that this traffic can decide."""
-    with warehouse.connect(home.tables) as con:
-        traffic = measure_traffic(con, workload, champion, _now())
-    plan = settings.plan(workload, version, champion, traffic.dislike_seconds)
-    plan = plan.with_decisive_kinds(traffic.conversations_an_hour, traffic.risks)
-    shares = ", then ".join(
-        f"{step.share:.3g} for {step.seconds / 3600:.3g} h" for step in plan.steps
-    )
-    head = (
-        f"shares of the conversations: {shares}; undecided after "
-        f"{plan.deadline_seconds / 3600:.3g} h; some {traffic.conversations_an_hour:.3g} "
-        f"conversations an hour ({traffic.answers:,} answers in {traffic.hours:.3g} h)"
-    )
-    ending = (
-        f"it becomes champion once this is shown: less than {plan.margin:g} times the champion's "
-        f"risk of {', '.join(plan.decisive)}"
-        if plan.decisive
-        else "this traffic is too thin to show that it is sound: it can be rolled back, and else "
-        "ends undecided, when `flywheel serve canary stop` sends it on or back"
-    )
-    rest = [rule.kind for rule in plan.kinds if rule.kind not in plan.decisive]
-    if plan.decisive and rest:
-        ending += (
-            f", at the deadline at the earliest; that shows nothing about {', '.join(rest)}: if "
-            "one of these has more than the margin by count, it ends undecided"
-        )
-    limits = [] if traffic.limits else ["slow: not counted, the champion gave too few answers"]
-    return RolloutOutlook(plan, traffic, (head, *limits, ending))
-
-
 def start(
     home: Settings,
     settings: RolloutSettings,
     version: Version,
     champion: Version,
     decision: Decision,
-    report: Callable[[str], None] = lambda _: None,
 ) -> Rollout:
     """Let an approved and released version answer a share; idempotent, and resumed after a kill.
 
     The caller holds the workload's lock and has checked the approval. Another version's canary is
-    stopped. ``report`` is called with what the traffic can show.
+    stopped. Which kinds decide is what the champion's traffic of the last days can show.
     """
     name, number = version.name, version.number
     known = running(home, name)
@@ -139,14 +95,15 @@ def start(
         if is_same and known.intention.champion == champion.number:
             return resume_start(home, known, decision)
         stop(home, known, f"version {number} was approved, and its canary begins")
-    at_hand = outlook(home, settings.canary or CanarySettings(), name, number, champion.number)
-    for sentence in at_hand.sentences:
-        report(sentence)
     now = _now()
+    with warehouse.connect(home.tables) as con:
+        traffic = measure_traffic(con, name, champion.number, now)
+    rules = settings.canary or CanarySettings()
+    plan = rules.plan(name, number, champion.number, traffic.dislike_seconds)
     order = RolloutOrder(
         id=secrets.token_hex(6),
-        plan=at_hand.plan,
-        limits=at_hand.traffic.limits,
+        plan=plan.with_decisive_kinds(traffic.conversations_an_hour, traffic.risks),
+        limits=traffic.limits,
         started_at=now.isoformat(timespec="milliseconds"),
         shadow=settings.shadow,
     )
@@ -158,7 +115,6 @@ def start(
         evidence=version.evidence,
         adapter=version.adapter,
         order=order.to_text(),
-        forecast=[*at_hand.sentences],
         now=now,
     )
     begun = Rollout({"intended": first})
@@ -347,7 +303,6 @@ def _status(home: Settings, rollout: Rollout) -> CanaryStatus:
     history = recorded if isinstance(recorded, list) else []
     if report is not None and (rollout.ending is None or not history):
         history = [*report.history]
-    forecast = first.content().get("forecast")
     plan = order.plan
     return CanaryStatus(
         id=rollout.id,
@@ -364,7 +319,7 @@ def _status(home: Settings, rollout: Rollout) -> CanaryStatus:
         worse_bounds={rule.kind: 1 / (plan.alpha * rule.weight) for rule in plan.kinds},
         within_bound=1 / plan.alpha,
         decisive=plan.decisive,
-        forecast=[str(line) for line in forecast] if isinstance(forecast, list) else [],
+        requirement=plan.requirement,
         history=canary_status.read_history(history),
     )
 

@@ -172,9 +172,7 @@ def promote_task(workload: Workload, evidence: Evidence, decision: Decision) -> 
         approval_loop.require_fresh(evidence, workload)
         approval_loop.require_decided(evidence, workload_file.in_force(settings.load(), workload))
 
-    return promotion.promote_version(
-        workload, evidence, decision, still, lambda text: get_run_logger().info(text)
-    )
+    return promotion.promote_version(workload, evidence, decision, still)
 
 
 @task(retries=60, retry_delay_seconds=60, retry_condition_fn=_is_mlflow_away)

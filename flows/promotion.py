@@ -126,13 +126,12 @@ def promote_version(
     evidence: Evidence,
     decision: Decision,
     still: Callable[[], None],
-    report: Callable[[str], None] = lambda _: None,
 ) -> PromotedVersion:
     """Make the approved adapter the champion, or a canary where its file orders one.
 
     Idempotent, and resumed after a kill. ``still`` raises if the approval no longer holds; it is
-    called under the champion's lock. ``report`` is called with what a canary can show. Raises
-    ``ChangedAdapterError`` or ``SignatureError`` if files differ from what was approved.
+    called under the champion's lock. Raises ``ChangedAdapterError`` or ``SignatureError`` if files
+    differ from what was approved.
     """
     home, name = settings.load(), evidence.subject.workload
     releases.require_bytes(home, evidence)
@@ -160,7 +159,7 @@ def promote_version(
             at_once = f" at once: {why}" if rules.canary else ""
             return PromotedVersion(version, f"is champion{at_once}")
         version = _release(home, workload, evidence)
-        begun = canary_rollouts.start(home, rules, version, champion, decision, report)
+        begun = canary_rollouts.start(home, rules, version, champion, decision)
         return PromotedVersion(
             version, f"answers a share beside version {champion.number} (canary {begun.id})"
         )

@@ -475,7 +475,7 @@ def start_by_order(
         assert decision is not None  # it was required
         releases.require_bytes(home, evidence)
         releases.release_version(home, version, evidence)
-        return canary_rollouts.start(home, rules, version, champion, decision, report)
+        return canary_rollouts.start(home, rules, version, champion, decision)
 
 
 def _startable(

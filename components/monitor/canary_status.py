@@ -55,8 +55,8 @@ class CanaryStatus:
     """The evidence that a kind is within the margin."""
     decisive: Sequence[str] = ()
     """The kinds that have to be within it."""
-    forecast: Sequence[str] = ()
-    """What was said before it began."""
+    requirement: str = ""
+    """What makes the version champion."""
     history: Sequence[EvidencePoint] = field(default_factory=list[EvidencePoint])
 
     @property

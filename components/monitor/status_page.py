@@ -127,7 +127,7 @@ def _canary_section(canary: CanaryStatus) -> Section:
             (word, f"{canary.state}: {canary.reason}"),
             ("Started", minute(canary.started_at)),
             ("Shares", f"{plan}; undecided after {canary.deadline_seconds / 3600:.3g} h"),
-            *(("Expected before it began", line) for line in canary.forecast),
+            ("Ends", canary.requirement),
         ],
         head=canary_status.EVIDENCE_HEAD,
         rows=rows,

@@ -84,11 +84,9 @@ def first_step(
     evidence: str,
     adapter: str,
     order: str,
-    forecast: list[str],
     now: datetime,
 ) -> RolloutEntry:
-    """Return the step that intends a canary; ``forecast`` is what its traffic can show."""
-    record: dict[str, Json] = {"order": order, "forecast": [*forecast]}
+    """Return the step that intends a canary."""
     return RolloutEntry(
         rollout_id=rollout_id,
         workload_id=workload,
@@ -100,7 +98,7 @@ def first_step(
         outcome="",
         note="",
         noted_at=now,
-        record=json.dumps(record),
+        record=json.dumps({"order": order}),
     )
 
 

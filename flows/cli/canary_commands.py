@@ -32,8 +32,7 @@ def start(
     """Start a canary of a version that people approved and that is not champion.
 
     An approval starts one by itself where the workload's file says `serve: {rollout: {canary:
-    {}}}`; this is for a version whose canary was stopped. The gateway must run. First comes what a
-    canary of this traffic can show.
+    {}}}`; this is for a version whose canary was stopped. The gateway must run.
     """
     from flows import home_workloads, lookup, settle_rollouts, workload_file
 
@@ -115,5 +114,4 @@ def _show(workload: str, canary: "CanaryStatus") -> None:
             table.add_row(*row)
         console.print(table)
     else:
-        for line in canary.forecast:
-            print_sentence(line)
+        print_sentence(canary.requirement)

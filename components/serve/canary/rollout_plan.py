@@ -139,6 +139,17 @@ class RolloutPlan:
             rule.kind: rule.window_seconds for rule in self.kinds if rule.window_seconds is not None
         }
 
+    @property
+    def requirement(self) -> str:
+        """What makes the version champion."""
+        if not self.decisive:
+            return (
+                "the traffic before it was too thin for any kind to decide: it can be rolled back, "
+                "and else ends undecided, when `flywheel serve canary stop` sends it on or back"
+            )
+        shown = f"less than {self.margin:g} times the champion's risk of {', '.join(self.decisive)}"
+        return f"it becomes champion once this is shown: {shown}"
+
     def settled_from(self, rule: KindRule) -> float:
         """Return from when on it shows whether a kind's events come within its window."""
         if rule.window_seconds is None:

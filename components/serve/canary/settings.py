@@ -95,6 +95,15 @@ class CanarySettings(Config):
         """The deadline, in seconds after the start."""
         return self.deadline_hours * HOUR
 
+    @property
+    def summary(self) -> str:
+        """The shares and the deadline, in a line."""
+        shares = ", then ".join(
+            f"{step.share:.3g}" + (f" for {step.duration / HOUR:.3g} h" if step.duration else "")
+            for step in self.steps
+        )
+        return f"{shares} of the conversations; undecided after {self.deadline_hours:.3g} h"
+
     def plan(
         self, workload: str, version: str, champion: str, dislike_seconds: float | None = None
     ) -> RolloutPlan:

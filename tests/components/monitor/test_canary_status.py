@@ -39,7 +39,7 @@ CANARY = CanaryStatus(
     worse_bounds={"slow": 250.0, "cut": 250.0},
     within_bound=20.0,
     decisive=("cut",),
-    forecast=["slow: some 40 bad conversations until the deadline"],
+    requirement="it becomes champion once this is shown: cut",
     history=looks(1.0, 12.0, 90.0, 251.0),
 )
 
@@ -56,7 +56,7 @@ def test_the_page_has_the_verdict_and_its_numbers() -> None:
         "8 beside 7",
         "roll back: slow: 30",
         "251 of 250",
-        "some 40 bad",
+        "once this is shown: cut",
         "cut (decisive)",
     ):
         assert text in page

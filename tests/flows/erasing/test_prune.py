@@ -151,9 +151,7 @@ def decided(home: Settings, lost: Night) -> None:
 def answers_a_share(home: Settings, lost: Night) -> None:
     names = {"evidence": lost.evidence.name, "adapter": lost.adapter.name}
     with warehouses.connect(home.warehouse) as con:
-        step = rollout_log.first_step(
-            *("r1", WORKLOAD, "2", "1"), **names, order="", forecast=[], now=NOW
-        )
+        step = rollout_log.first_step(*("r1", WORKLOAD, "2", "1"), **names, order="", now=NOW)
         rollout_log.write(con, step)
 
 
