@@ -12,18 +12,18 @@ from typing import Literal, TypeAlias
 
 from components.decide import decision_log, validity
 from components.decide.decision_log import LogEvent
+from components.extensions.canary import logged_traffic, rollout_log, rollout_order
+from components.extensions.canary.logged_traffic import LoggedAnswer, TrafficAtHand
+from components.extensions.canary.rollout_log import Rollout, RolloutEnding
+from components.extensions.canary.rollout_order import RolloutOrder
 from components.monitor import canary_status
 from components.monitor.canary_status import CanaryStatus
-from components.register import champion_change, journal, registry, rollout_log, version_tags
+from components.register import champion_change, journal, registry, version_tags
 from components.register.journal import ChampionChange, ChampionJournal
 from components.register.registry import Version
-from components.register.rollout_log import Rollout, RolloutEnding
 from components.register.version_tags import CANARY, CHALLENGER
 from components.schema import Json
-from components.serve.canary import logged_traffic, rollout_order
-from components.serve.canary.logged_traffic import LoggedAnswer, TrafficAtHand
-from components.serve.canary.rollout_order import RolloutOrder
-from components.serve.canary.settings import CanarySettings, RolloutSettings
+from components.serve.rollout_settings import CanarySettings, RolloutSettings
 from components.store import warehouse
 from components.store.ledger import Decision
 from components.store.lock import PATIENCE_SECONDS
@@ -99,7 +99,7 @@ def start(
     with warehouse.connect(home.tables) as con:
         traffic = measure_traffic(con, name, champion.number, now)
     rules = settings.canary or CanarySettings()
-    plan = rules.plan(name, number, champion.number, traffic.dislike_seconds)
+    plan = rollout_order.plan_of(rules, name, number, champion.number, traffic.dislike_seconds)
     order = RolloutOrder(
         id=secrets.token_hex(6),
         plan=plan.with_decisive_kinds(traffic.conversations_an_hour, traffic.risks),

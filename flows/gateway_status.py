@@ -11,6 +11,8 @@ from typing import Any, NoReturn, TypeAlias, cast
 import yaml
 from pydantic import ValidationError
 
+from components.extensions.canary import shared_rollouts
+from components.extensions.canary.shared_rollouts import SharedEvidence
 from components.extensions.machines import object_store
 from components.extensions.machines.object_store import StoreError
 from components.monitor import serving_status
@@ -22,11 +24,10 @@ from components.monitor.serving_status import (
     SwapStep,
 )
 from components.schema import Json, parse_yaml
-from components.serve import routes, seen_gateways, shared_rollouts, staged_version
+from components.serve import routes, seen_gateways, staged_version
 from components.serve.routes import RoutesFileError
 from components.serve.seen_gateways import SeenGateway
 from components.serve.settings import ServeSettings
-from components.serve.shared_rollouts import SharedEvidence
 from components.serve.swap_journal import SwapJournal
 from components.validation_messages import describe_mistakes
 from flows.settings import Settings

@@ -6,10 +6,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from components.decide import decision_log
+from components.extensions.canary.rollout_log import Rollout
 from components.gate.evidence_folder import Evidence
 from components.register import champion_change, journal, registry, tracking, version_tags
 from components.register.registry import Version
-from components.register.rollout_log import Rollout
 from components.store import warehouse
 from components.store.ledger import Decision
 from components.store.manifest import AdapterManifest

@@ -11,17 +11,11 @@ from components.decide import chain, decision_log
 from components.decide.chain import Link
 from components.decide.decision_log import LogEvent
 from components.evaluate.settings import EvaluationSettings
+from components.extensions.canary import rollout_log
 from components.gate.evidence_folder import Evidence, EvidenceSubject
 from components.models import model_signature
 from components.models.model_signature import ModelSignatureError, UnsignedError
-from components.register import (
-    journal,
-    logged_model,
-    model_owners,
-    registry,
-    rollout_log,
-    version_tags,
-)
+from components.register import journal, logged_model, model_owners, registry, version_tags
 from components.register.journal import ChampionChange, JournalEntry, Pending
 from components.register.logged_model import ReleaseRecord, ServingParameters
 from components.register.registry import Version

@@ -21,22 +21,15 @@ from components.decide.approvers import ApprovalRules
 from components.decide.chain import Link
 from components.decide.decision_log import LogEvent
 from components.decide.statement import Statement
+from components.extensions.canary import rollout_evidence, rollout_log, rollout_verdict
+from components.extensions.canary.rollout_log import LEADS_ON, Rollout
+from components.extensions.canary.rollout_tally import RolloutTally
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence
 from components.monitor import status_page
-from components.register import (
-    champion_change,
-    journal,
-    mlflow_api,
-    registry,
-    rollout_log,
-    version_tags,
-)
+from components.register import champion_change, journal, mlflow_api, registry, version_tags
 from components.register.journal import ChampionChange
-from components.register.rollout_log import LEADS_ON, Rollout
 from components.schema import Json
-from components.serve.canary import rollout_evidence, rollout_look
-from components.serve.canary.rollout_tally import RolloutTally
 from components.store import warehouse
 from components.store.ledger import Decision
 from components.store.warehouse import Connection
@@ -236,7 +229,7 @@ def _require_shown(home: Settings, rollout: Rollout, report: RolloutReport) -> N
         count += 1
     # Nobody else would, and it has the ids of answers.
     gateway_status.forget_evidence(home, rollout.id)
-    if rollout_look.decide(order, tally, elapsed).outcome != "hold":
+    if rollout_verdict.decide_rollout(order, tally, elapsed).outcome != "hold":
         raise RolloutError(
             f"settling the canary of {order.plan.workload}: the gateway's file says `hold` for "
             f"version {order.plan.version}, and the {count:,} lines of evidence don't show it"

@@ -25,7 +25,7 @@ from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Policy
 from components.monitor.settings import Trigger
 from components.schema import LEAST_DAYS, WORKLOAD_ID, Config, kind_of, parse_yaml
-from components.serve.canary.settings import RolloutSettings
+from components.serve.rollout_settings import RolloutSettings
 from components.store import manifest, output_folders
 from components.train.recipe import Recipe, Worker
 from components.train.search import candidates

@@ -13,7 +13,7 @@ COMMENT_TAG = "flywheel.comment"
 TAINTED_TAG = "flywheel.tainted"  # the ids of erasure certificates, separated by blanks
 ROLLED_BACK_TAG = "flywheel.rolled_back"  # a former champion's: target, person and reason
 LINK_TAG = "flywheel.link"  # the decision's number and digest in the chain: an anchor of it
-ROLLOUT_TAG = "flywheel.rollout"  # the order of its canary (components.serve.canary.rollout_order)
+ROLLOUT_TAG = "flywheel.rollout"  # the order of its canary
 
 
 def decision_of(tags: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -25,7 +26,8 @@ from components.register.version_tags import (
     decision_of,
 )
 from components.schema import Json
-from components.serve.canary.rollout_order import RolloutOrder
+from components.serve.rollout import RolloutAliases
+from components.serve.staged_version import StagedVersion
 
 LOG = logging.getLogger(__name__)
 
@@ -150,26 +152,8 @@ class ChampionActions(Protocol):
         """Return the numbers of the version that serves and of the one before."""
         ...
 
-    def canary(self, workload: str) -> str | None:
-        """Return the number of the canary's version."""
-        ...
-
-    def see_canary(
-        self,
-        workload: str,
-        number: str,
-        version: RegisteredVersion | None,
-        champion: str | None,
-    ) -> RolloutOrder | None:
-        """Note where the alias ``canary`` is; return the order of one that is to begin."""
-        ...
-
-    def begin_canary(self, workload: str, order: RolloutOrder) -> Coroutine[None, None, None]:
-        """Let a version answer a share of the requests, or note why not."""
-        ...
-
-    def lose_canary(self, workload: str) -> None:
-        """Note that there is no alias ``canary``."""
+    def prepared(self, workload: str, version: str) -> AbstractAsyncContextManager[StagedVersion]:
+        """Stage a version for the block, unless it is loaded, with an engine for its base."""
         ...
 
     def known(self) -> Iterable[str]:
@@ -214,6 +198,7 @@ class ChampionWatch:
     Args:
         registry: The registry.
         actions: What is done about a change.
+        rollout: Is told where the alias ``canary`` is; without it nobody is.
         workloads: Those to serve; all that have a champion if ``None``.
         seconds: The interval.
     """
@@ -222,11 +207,13 @@ class ChampionWatch:
         self,
         registry: RegistryClient,
         actions: ChampionActions,
+        rollout: RolloutAliases | None = None,
         *,
         workloads: Iterable[str] | None = None,
         seconds: float = 2.0,
     ) -> None:
         self._registry, self._actions, self._seconds = registry, actions, seconds
+        self._rollout = rollout
         self._workloads = None if workloads is None else frozenset(workloads)
         # By workload and alias: the version, or the canary's order, and its task.
         self._following: dict[tuple[str, str], tuple[str, asyncio.Task[None]]] = {}
@@ -278,7 +265,7 @@ class ChampionWatch:
 
     async def _poll_workload(self, workload: str, aliases: WorkloadAliases | None) -> None:
         champion, previous = self._actions.serving(workload)
-        canary = self._actions.canary(workload)
+        canary = self._rollout.version_of(workload) if self._rollout is not None else None
         champion_alias = aliases.champion if aliases else None
         canary_alias = aliases.canary if aliases else None
         known = champion, previous, canary, champion_alias, canary_alias
@@ -314,28 +301,30 @@ class ChampionWatch:
             else:
                 self._attempts.pop(followed, None)
                 self._actions.settle(workload)
-        if aliases is not None:
-            self._poll_canary(workload, aliases, versions)
+        if aliases is not None and self._rollout is not None:
+            self._poll_canary(self._rollout, workload, aliases, versions)
         if aliases is not None and aliases.challenger is not None:
             self._prepare(workload, aliases.challenger)
 
     def _poll_canary(
         self,
+        rollout: RolloutAliases,
         workload: str,
         aliases: WorkloadAliases,
         versions: Mapping[str, RegisteredVersion | None],
     ) -> None:
-        order = None
+        start = None
         if aliases.canary is not None:
-            order = self._actions.see_canary(
+            start = rollout.see(
                 workload, aliases.canary, versions[aliases.canary], aliases.champion
             )
-        elif aliases.champion is None or aliases.champion != self._actions.canary(workload):
-            self._actions.lose_canary(workload)
+        elif aliases.champion is None or aliases.champion != rollout.version_of(workload):
+            rollout.lose(workload)
         followed = workload, CANARY
-        self._stop_following_others(followed, order.id if order is not None else None)
-        if order is not None:
-            self._follow(followed, order.id, lambda: self._actions.begin_canary(workload, order))
+        self._stop_following_others(followed, start.id if start is not None else None)
+        if start is not None:
+            prepare = partial(self._actions.prepared, workload, start.version)
+            self._follow(followed, start.id, lambda: start.begin(prepare()))
 
     def _withdraw(
         self, workload: str, gone: list[str], versions: Mapping[str, RegisteredVersion | None]

@@ -30,7 +30,7 @@ from components.serve.engines.serving_engine import ServingEngine, UpstreamError
 from components.serve.exchange import Exchange
 from components.serve.gateway import Api, Gateway, Headers
 from components.serve.openai_error import OpenAiError, PassedOnError
-from components.serve.rollouts import Rollouts
+from components.serve.rollout import Rollout
 from components.serve.routes import Current
 from components.serve.settings import ServeSettings
 
@@ -53,7 +53,7 @@ class GatewayApp:
         environment: The environment variables, for the keys of fallbacks.
         status: What ``/v1/routes`` says besides the routes.
         report: Called with each failure of a replica.
-        rollouts: The canaries; without it only champions answer.
+        rollout: Lets versions answer a share; without it only champions answer.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class GatewayApp:
         environment: Mapping[str, str],
         status: Callable[[], Mapping[str, Json]],
         report: Callable[[str, UpstreamError], None],
-        rollouts: Rollouts | None = None,
+        rollout: Rollout | None = None,
     ) -> None:
-        self._rollouts = rollouts
+        self._rollout = rollout
         self._home, self._settings, self._current = home, settings, current
         self._engines, self.limits, self._environment = engines, limits, environment
         self._has_receiver, self._status, self._report = receiver, status, report
@@ -139,7 +139,7 @@ class GatewayApp:
             key,
             self._environment,
             self._report,
-            self._rollouts,
+            self._rollout,
         )
         self._gateway.metrics.watch_serving(self._current, self._status)
         if self._has_receiver:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from components.receive.admission import Hold
 from components.serve.answer_log import Answerer, Interaction
-from components.serve.canary.bad_events import BadKind
 from components.serve.chat_answer import AnswerDraft, Chunks, StreamWriter
 from components.serve.chat_request import ChatRequest
 from components.serve.responses_answer import ResponseEvents
+from components.serve.rollout import ArmDraw
+from components.serve.rollout_settings import BadKind
 from components.serve.routes import Route
-from components.serve.running_rollout import ArmDraw
 from components.serve.streamed_answer import StreamedAnswer
 
 
@@ -39,13 +39,12 @@ class Exchange:
     draw: ArmDraw | None = None
     """Whose it is, while there is a canary."""
     reader: StreamedAnswer | None = None
-    """What a version wrote; read again for the canary's evidence."""
+    """What a version wrote; read again where it is compared."""
     has_failed: bool = False
     """Whether the version of its arm failed to answer."""
     faults: frozenset[BadKind] | None = None
-    """What is bad about the whole answer of its arm's version."""
-    is_noted: bool = False
-    """Whether it is in the canary's evidence."""
+    """What is bad about the whole answer of its arm's version, once it was observed."""
+    is_observed: bool = False
 
     @property
     def request(self) -> ChatRequest:

@@ -13,10 +13,8 @@ from typing import cast
 from components.extensions.machines.object_store import ObjectStore
 from components.schema import Json
 from components.serve import routes, staged_version
-from components.serve.canary.rollout_order import RolloutOrder
 from components.serve.champion_watch import (
     ChampionWatch,
-    RegisteredVersion,
     RegistryAddress,
     RegistryClient,
 )
@@ -24,7 +22,7 @@ from components.serve.embedded_replicas import EmbeddedReplicas
 from components.serve.engines.replica_clients import make_engines
 from components.serve.engines.serving_engine import ServingEngine, UpstreamError
 from components.serve.gateway_reports import GatewayReports
-from components.serve.rollouts import Rollouts
+from components.serve.rollout import Rollout
 from components.serve.routes import Current
 from components.serve.serve_places import ServePlaces
 from components.serve.settings import ServeSettings
@@ -49,12 +47,14 @@ async def following(
     registry: RegistryAddress | None,
     current: Current,
     store: ObjectStore | None = None,
+    make_rollout: Callable[[AdapterSwap], Rollout] | None = None,
 ) -> AsyncGenerator["Follower"]:
     """Serve what the routes file has, then follow the registry until the end of the block.
 
-    Without a registry the routes stay as they are. Gateways with a store share their canaries.
+    Without a registry the routes stay as they are, and without ``make_rollout`` no version answers
+    a share.
     """
-    follower = Follower(settings, places, registry, current, store)
+    follower = Follower(settings, places, registry, current, store, make_rollout)
     await follower.start()
     tasks = [asyncio.create_task(_keep_running(work)) for work in follower.work()]
     try:
@@ -76,6 +76,7 @@ class Follower:
         registry: RegistryAddress | None,
         current: Current,
         store: ObjectStore | None = None,
+        make_rollout: Callable[[AdapterSwap], Rollout] | None = None,
     ) -> None:
         self.engines: dict[str, ServingEngine] = make_engines(settings.engine)
         self._settings, self._places = settings, places
@@ -92,13 +93,14 @@ class Follower:
             is_constrained=self._is_constrained,
         )
         self._embedded = EmbeddedReplicas(settings, self.swap)
-        self.rollouts = Rollouts(self.swap, places.home / "keys", store=store)
+        self.rollout = make_rollout(self.swap) if make_rollout is not None else None
         self._reports = GatewayReports(self.swap, places, store, self.status)
         self._registry = RegistryClient(registry) if registry is not None else None
         self.watch = (
             ChampionWatch(
                 self._registry,
                 self,
+                self.rollout,
                 workloads=settings.only,
                 seconds=settings.swap.follow_seconds,
             )
@@ -111,17 +113,17 @@ class Follower:
         self._places.adapters.mkdir(parents=True, exist_ok=True)
         self._staging.delete_scratch()
         await self._start_engines()
-        self.rollouts.restore()
+        if self.rollout is not None:
+            self.rollout.restore()
         await self.swap.start()
         self.swap.delete_unused()
 
     def work(self) -> list[Callable[[], Coroutine[None, None, None]]]:
         """Return what has to run meanwhile."""
-        watch = [self.watch.run] if self.watch is not None else []
+        optional = [each.run for each in (self.rollout, self.watch) if each is not None]
         return [
             self.swap.replicas.run,
-            self.rollouts.run,
-            *watch,
+            *optional,
             self._stage_damaged,
             self._start_missing_engines,
             *self._reports.work(),
@@ -129,7 +131,8 @@ class Follower:
 
     async def close(self) -> None:
         """Stop the embedded engine and close all connections."""
-        await self.rollouts.close()
+        if self.rollout is not None:
+            await self.rollout.close()
         await self.swap.close()
         if self._registry is not None:
             await self._registry.close()
@@ -193,43 +196,14 @@ class Follower:
                     return staged_version.read_staged(self._places.adapters, served.model)
         return None
 
-    def canary(self, workload: str) -> str | None:
-        """Return the number of the canary's version."""
-        return self.rollouts.version_of(workload)
-
-    def see_canary(
-        self,
-        workload: str,
-        number: str,
-        version: RegisteredVersion | None,
-        champion: str | None,
-    ) -> RolloutOrder | None:
-        """Note where the alias ``canary`` is; return the order of one that is to begin."""
-        return self.rollouts.see(workload, number, version, champion)
-
-    def lose_canary(self, workload: str) -> None:
-        """Note that there is no alias ``canary``."""
-        self.rollouts.lose(workload)
-
-    async def begin_canary(self, workload: str, order: RolloutOrder) -> None:
-        """Let a version answer a share of the requests, or note why not."""
-        self.rollouts.wait(order, "it is being loaded and proved")
+    @asynccontextmanager
+    async def prepared(self, workload: str, version: str) -> AsyncGenerator[StagedVersion]:
+        """Stage a version for the block, unless it is loaded, with an engine for its base."""
         try:
-            async with self._prepared(workload, order.plan.version) as staged:
-                await self.rollouts.begin(order, staged)
-        except SwapRefusedError as refused:
-            if refused.is_wrong:
-                self.rollouts.reject(order, refused.reason)
-            else:
-                self.rollouts.wait(order, refused.reason)
-        except StagingError as error:
-            if error.is_refusal:
-                self.rollouts.reject(order, str(error))
-            else:
-                self.rollouts.wait(order, str(error))
-        except (UpstreamError, OSError) as error:
-            self.rollouts.wait(order, str(error))
-        await self._stop_unused()
+            async with self._prepared(workload, version) as staged:
+                yield staged
+        finally:
+            await self._stop_unused()
 
     async def prepare(self, workload: str, version: str) -> None:
         """Make a challenger's references, which take longer than all else of a swap."""
@@ -243,11 +217,11 @@ class Follower:
         """Stop serving versions at once."""
         route = self.swap.current.routes.get(workload)
         gone = [each for each in route.all_served() if each.version in versions] if route else []
-        canary = self.rollouts.version_of(workload)
-        if canary in versions:
-            self.rollouts.end(workload, "void", why)
+        canary = self.rollout.version_of(workload) if self.rollout is not None else None
         for version in versions:
-            if version != canary:
+            if self.rollout is not None and version == canary:
+                self.rollout.withdraw(workload, why)
+            else:
                 self.swap.refuse(workload, version, why)
         # First: once no route has them, whoever was killed or failed would not know of them.
         for served in gone:
@@ -353,7 +327,7 @@ class Follower:
                 {"workload": workload, "version": version, "step": step}
                 for (workload, version), step in sorted(self._preparing.items())
             ],
-            "rollouts": self.rollouts.describe(),
+            "rollouts": self.rollout.describe() if self.rollout is not None else [],
             "knowledge_age_seconds": None if age is None else round(age, 1),
             "replicas": [
                 {

@@ -6,11 +6,10 @@ OpenAI-compatible servers among its own fallbacks, if it has any.
 """
 
 import asyncio
-import random
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import ExitStack, aclosing
 from typing import cast
 
@@ -31,16 +30,14 @@ from components.serve import (
 from components.serve.answer_log import AnswerLog, Interaction
 from components.serve.answering_servers import AnsweringServers
 from components.serve.body_fields import Obj
-from components.serve.canary import answer_faults
-from components.serve.canary.bad_events import BadKind
 from components.serve.chat_answer import AnswerDraft
 from components.serve.chat_request import ChatRequest
 from components.serve.engines.serving_engine import ServingEngine, UpstreamError
 from components.serve.exchange import Exchange
 from components.serve.openai_error import OpenAiError, require_scope
 from components.serve.request_processes import Api, ReadRequest, RequestProcesses
-from components.serve.rollouts import Rollouts
-from components.serve.routes import Current, Served
+from components.serve.rollout import Rollout
+from components.serve.routes import Current
 from components.serve.serve_metrics import ServeMetrics
 from components.serve.served_workloads import ServedWorkloads, visible_status
 from components.serve.settings import ServeSettings
@@ -66,7 +63,7 @@ class Gateway:
         key: Of response ids.
         environment: The environment variables, for the keys of fallbacks.
         report: Called with each failure of a replica.
-        rollouts: The canaries; without it only champions answer.
+        rollout: Lets versions answer a share; without it only champions answer.
     """
 
     def __init__(
@@ -78,9 +75,9 @@ class Gateway:
         key: bytes,
         environment: Mapping[str, str],
         report: Callable[[str, UpstreamError], None],
-        rollouts: Rollouts | None = None,
+        rollout: Rollout | None = None,
     ) -> None:
-        self._rollouts = rollouts
+        self._rollout = rollout
         self.settings, self.current, self.engines, self.desk = settings, current, engines, desk
         self.metrics = ServeMetrics()
         self._key = key
@@ -94,8 +91,8 @@ class Gateway:
         self._shadows = ShadowRequests(_busy_from(settings))
         self.metrics.watch("open_requests", "Requests being answered.", self._open.total)
         self.metrics.watch("workloads", "Workloads with a route.", lambda: len(current.routes))
-        if rollouts is not None:
-            self.metrics.watch_rollouts(rollouts)
+        if rollout is not None:
+            self.metrics.collect(rollout.metrics)
         self.metrics.watch(
             "can_log",
             "1 while answers can be logged: room and a working disk.",
@@ -150,8 +147,8 @@ class Gateway:
             self._shadows.make_room(self._open.total())
         draw = None
         canary = route.canary if route and interaction.request.is_checked else None
-        if canary is not None and self._rollouts is not None:
-            draw = self._rollouts.draw(
+        if canary is not None and self._rollout is not None:
+            draw = self._rollout.draw(
                 interaction.workload,
                 canary,
                 token.client_id,
@@ -217,7 +214,7 @@ class Gateway:
     def leave(self, exchange: Exchange, status: int) -> None:
         """Count the end of a request that was answered with this HTTP status."""
         interaction, who = exchange.interaction, exchange.who
-        self._note(exchange)
+        self._observe(exchange)
         exchange.held.close()
         if exchange.route is not None:
             self.current.leave(interaction.workload, exchange.epoch)
@@ -228,8 +225,7 @@ class Gateway:
         version = who.served.version if who is not None and who.served is not None else ""
         arm = who.arm if who is not None else ""
         self.metrics.requests(interaction.workload, version, arm, str(status)).inc()
-        if exchange.draw is not None:
-            self._shadow(exchange)
+        self._shadow(exchange)
 
     async def whole(self, exchange: Exchange) -> bytes:
         """Return the whole answer once its record is on disk; raise ``OpenAiError``."""
@@ -318,9 +314,8 @@ class Gateway:
         await self.desk.write(spool.line("feedback", token.client_id, orjson.dumps(record)))
         self.desk.metrics.records.labels("feedback", token.client_id).inc()
         self.metrics.feedback(workload).inc()
-        kind, value = str(record["kind"]), record["value"]
-        if self._rollouts is not None and answer_faults.is_dislike(kind, value):
-            self._rollouts.dislike(workload, answer_id)
+        if self._rollout is not None:
+            self._rollout.dislike(workload, answer_id, str(record["kind"]), record["value"])
         return {"object": "feedback", "response_id": answer_id, "workload": workload}
 
     def models(self, headers: Headers) -> Obj:
@@ -393,7 +388,7 @@ class Gateway:
         self.metrics.tokens(interaction.workload, "prompt").inc(draft.prompt_tokens or 0)
         self.metrics.tokens(interaction.workload, "completion").inc(draft.completion_tokens or 0)
         await self._log_answer(exchange, content, milliseconds)
-        self._note(exchange, milliseconds)
+        self._observe(exchange, milliseconds)
 
     async def _log_answer(self, exchange: Exchange, content: bytes, milliseconds: float) -> None:
         interaction, draft, who = exchange.interaction, exchange.draft, exchange.who
@@ -410,67 +405,29 @@ class Gateway:
                 raise OpenAiError.of(refused) from refused
             self.metrics.unlogged(interaction.workload, "no_room").inc()
 
-    def _note(self, exchange: Exchange, milliseconds: float | None = None) -> None:
-        """Write what a request shows about its arm; an answer before its client sees the end.
+    def _observe(self, exchange: Exchange, milliseconds: float | None = None) -> None:
+        """Note what a drawn request shows; an answer before its client sees the end."""
+        if self._rollout is not None and exchange.draw is not None:
+            self._rollout.observe(exchange, self._labels(exchange), milliseconds)
 
-        ``milliseconds`` of a whole answer; ``None`` if there is none. A fallback's answer is
-        neither arm's.
-        """
-        draw, who = exchange.draw, exchange.who
-        if draw is None or exchange.is_noted or self._rollouts is None:
-            return
-        exchange.is_noted = True
-        workload, is_own = exchange.interaction.workload, who is not None and who.arm == draw.arm
-        kinds = set[BadKind]({"error"} if exchange.has_failed else ())
-        if is_own and milliseconds is not None:
-            assert who is not None
-            assert who.served is not None
-            reader, text = exchange.reader, "".join(exchange.draft.text)
-            if exchange.request.endpoint == "chat" and reader is not None:
-                text = reader.raw  # with its calls, as the model wrote them
-            exchange.faults = self._faults(
-                exchange.interaction, who.served, text, exchange.draft.finish
-            )
-            kinds |= exchange.faults
-        if is_own and not exchange.has_failed:
-            # Of an answer that its client did not wait for, it is known how long it took at least.
-            lasted = milliseconds or exchange.milliseconds()
-            if self._rollouts.is_slow(workload, exchange.draft.prompt_tokens, lasted):
-                kinds.add("slow")
-        self._rollouts.note(workload, draw, kinds, exchange.draft.id if is_own else None)
-
-    def _faults(
-        self, interaction: Interaction, served: Served, text: str, finish: str | None
-    ) -> frozenset[BadKind]:
-        labels = self.settings.workload(interaction.workload).labels or served.labels
-        return answer_faults.faults(
-            interaction.request, served.form, text, finish, labels, served.max_new_tokens
-        )
-
-    # Shadows.
+    def _labels(self, exchange: Exchange) -> Sequence[str]:
+        return self.settings.workload(exchange.interaction.workload).labels
 
     def _shadow(self, exchange: Exchange) -> None:
-        """Have the canary's version answer, too, what the champion has answered."""
-        draw, route, rollouts = exchange.draw, exchange.route, self._rollouts
-        canary = route.canary if route else None
-        if draw is None or canary is None or rollouts is None or exchange.faults is None:
+        """Have another version answer, too, what a user was answered, if that is to be compared."""
+        if self._rollout is None or exchange.draw is None:
             return
-        workload, faults = exchange.interaction.workload, exchange.faults
-        share = rollouts.shadow_share(workload, draw)
-        if draw.arm != "champion" or not exchange.request.is_stored or random.random() >= share:
+        shadow = self._rollout.shadow(exchange, self._labels(exchange))
+        if shadow is None:
             return
         interaction = exchange.interaction
 
         async def compare() -> None:
-            shadowed = await self._servers.answer_for_nobody(interaction, canary.served)
-            if shadowed is not None:
-                theirs = self._faults(interaction, canary.served, *shadowed)
-                rollouts.note_pair(workload, draw, theirs, faults)
+            answered = await self._servers.answer_for_nobody(interaction, shadow.served)
+            if answered is not None:
+                shadow.compare(*answered)
 
-        def shed() -> None:
-            rollouts.shed[workload] += 1
-
-        self._shadows.begin(self._open.total(), compare, shed)
+        self._shadows.begin(self._open.total(), compare, shadow.shed)
 
     def _too_slow(self) -> OpenAiError:
         seconds = self.settings.limits.answer_seconds

@@ -16,7 +16,7 @@ from components.receive.settings import Limits
 from components.schema import Json
 from components.serve.endpoints import GatewayApp
 from components.serve.engines.serving_engine import ServingEngine, UpstreamError
-from components.serve.rollouts import Rollouts
+from components.serve.rollout import Rollout
 from components.serve.routes import Current
 from components.serve.settings import ServeSettings
 
@@ -68,7 +68,7 @@ def create(
     environment: Mapping[str, str] | None = None,
     status: Callable[[], Mapping[str, Json]] = _no_status,
     report: Callable[[str, UpstreamError], None] = _no_report,
-    rollouts: Rollouts | None = None,
+    rollout: Rollout | None = None,
 ) -> GatewayApp:
     """Return the application; see ``GatewayApp`` for the arguments.
 
@@ -88,7 +88,7 @@ def create(
         environment=environment or {},
         status=status,
         report=report,
-        rollouts=rollouts,
+        rollout=rollout,
     )
 
 

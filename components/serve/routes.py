@@ -92,7 +92,7 @@ class CanaryRoute:
     served: Served
 
     order: str
-    """The order that started it, as its version's tag has it (``canary.rollout_order``)."""
+    """The order that started it, as its version's tag has it."""
 
 
 @dataclass(frozen=True, slots=True)

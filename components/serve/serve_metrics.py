@@ -6,10 +6,9 @@ from functools import lru_cache
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from components.serve.rollouts import Rollouts
 from components.serve.routes import Current
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -86,9 +85,9 @@ class ServeMetrics:
         """Add the gauges of who serves, which are read at each scrape from routes and status."""
         self._registry.register(ServingCollector(current, status))
 
-    def watch_rollouts(self, rollouts: Rollouts) -> None:
-        """Add what canaries do and show, which is read at each scrape."""
-        self._registry.register(RolloutCollector(rollouts))
+    def collect(self, collector: Collector) -> None:
+        """Add what a collector shows at each scrape."""
+        self._registry.register(collector)
 
     def page(self) -> bytes:
         """Return the metrics in Prometheus' text format."""
@@ -121,55 +120,6 @@ class ServingCollector(Collector):
             age.add_metric([workload], since.total_seconds())
         yield from (proved, age)
         yield from _status_metrics(self._status())
-
-
-class RolloutCollector(Collector):
-    """The canaries: their state and share, and what is bad about each arm's answers."""
-
-    def __init__(self, rollouts: Rollouts) -> None:
-        self._rollouts = rollouts
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield the gauges and counters."""
-        rollouts = self._rollouts
-        state = GaugeMetricFamily(
-            "flywheel_serve_rollout_state",
-            "1 for the state of a workload's newest canary, such as roll back.",
-            labels=["workload", "version", "state"],
-        )
-        for workload, version, name in rollouts.states():
-            state.add_metric([workload, version, name], 1.0)
-        share = GaugeMetricFamily(
-            "flywheel_serve_rollout_share",
-            "The share of new conversations that a canary answers.",
-            labels=["workload"],
-        )
-        for workload, value in rollouts.shares():
-            share.add_metric([workload], value)
-        answers = CounterMetricFamily(
-            "flywheel_serve_rollout_answers",
-            "Answers of conversations whose arm was drawn.",
-            labels=["workload", "arm"],
-        )
-        for (workload, arm), count in rollouts.answers.items():
-            answers.add_metric([workload, arm], count)
-        bad = CounterMetricFamily(
-            "flywheel_serve_rollout_bad_answers",
-            "Bad answers of both arms, by kind; votes are in the canary's own file.",
-            labels=["workload", "arm", "kind"],
-        )
-        for (workload, arm, kind), count in rollouts.bad.items():
-            bad.add_metric([workload, arm, kind], count)
-        shadows = CounterMetricFamily(
-            "flywheel_serve_rollout_shadows",
-            "Requests that a canary answered, too, for nobody (asked), or not because of load.",
-            labels=["workload", "result"],
-        )
-        for workload, count in rollouts.shadowed.items():
-            shadows.add_metric([workload, "asked"], count)
-        for workload, count in rollouts.shed.items():
-            shadows.add_metric([workload, "shed"], count)
-        yield from (state, share, answers, bad, shadows)
 
 
 def _status_metrics(status: Mapping[str, Any]) -> Iterator[Metric]:

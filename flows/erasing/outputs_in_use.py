@@ -10,7 +10,8 @@ from itertools import chain
 from components.decide import decision_log
 from components.erase import unused_outputs
 from components.erase.unused_outputs import InUse
-from components.register import journal, rollout_log
+from components.extensions.canary import rollout_log
+from components.register import journal
 from components.store import manifest, output_folders, warehouse
 from flows import home_workloads, prefect_api, workload_file
 from flows.jobs import runner

@@ -5,9 +5,11 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import uvloop
 
+from components.extensions.canary.rollouts import Rollouts
 from components.extensions.machines.object_store import StoreError
 from components.serve import gateway_process, response_id
 from components.serve.champion_watch import RegistryAddress
@@ -79,7 +81,8 @@ async def _serve(
 ) -> None:
     current, places = Current(), ServePlaces(home.home)
     address = RegistryAddress(*(os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in MLFLOW))
-    async with following(options, places, address, current, home.store) as follower:
+    make = partial(Rollouts, keys=home.keys, store=home.store)
+    async with following(options, places, address, current, home.store, make) as follower:
         app = gateway_process.create(
             home.home,
             options,
@@ -89,7 +92,7 @@ async def _serve(
             environment=os.environ,
             status=follower.status,
             report=follower.swap.replicas.report,
-            rollouts=follower.rollouts,
+            rollout=follower.rollout,
         )
         await gateway_process.run(app, host=host, port=port, ready=ready)
 

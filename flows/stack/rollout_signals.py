@@ -17,10 +17,10 @@ from typing import NoReturn
 
 import httpx
 
+from components.extensions.canary import shared_rollouts
 from components.extensions.machines import object_store
 from components.extensions.machines.object_store import ObjectStore
 from components.schema import Json
-from components.serve import shared_rollouts
 from flows import gateway_status
 from flows.gateway_status import DECIDING
 from flows.settings import Settings

@@ -19,13 +19,10 @@ import typer
 from numpy.typing import NDArray
 from scipy import stats
 
-from components.serve.canary import (
-    conversation_arms,
-    count_evidence,
-)
-from components.serve.canary.bad_events import BadKind
-from components.serve.canary.conversation_arms import RunningConversations
-from components.serve.canary.rollout_plan import DRAWS_WEIGHT, KINDS, KindRule
+from components.extensions.canary import conversation_arms, count_evidence
+from components.extensions.canary.conversation_arms import RunningConversations
+from components.extensions.canary.rollout_order import DRAWS_WEIGHT, KINDS, KindRule
+from components.serve.rollout_settings import BadKind
 from tests.support import canary_traffic
 from tests.support.canary_traffic import BadEventsInOrder, CanaryTraffic, Floats
 

@@ -23,9 +23,8 @@ from pathlib import Path
 
 import psutil
 
+from components.extensions.canary.rollout_order import HOUR, RolloutOrder, RolloutPlan, ShareStep
 from components.receive import client_tokens
-from components.serve.canary.rollout_order import RolloutOrder
-from components.serve.canary.rollout_plan import HOUR, RolloutPlan, ShareStep
 from components.store import spool
 from tests.benchmarks.serve import (
     REQUEST,

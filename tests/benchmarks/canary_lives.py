@@ -13,13 +13,12 @@ from dataclasses import dataclass, field, replace
 
 import typer
 
-from components.serve.canary import logged_traffic, rollout_verdict
-from components.serve.canary.bad_events import BadKind
-from components.serve.canary.conversation_arms import Arm
-from components.serve.canary.rollout_evidence import AnswerLine, DislikeLine, EvidenceLine
-from components.serve.canary.rollout_plan import HOUR, RolloutPlan
-from components.serve.canary.rollout_tally import RolloutTally
-from components.serve.canary.settings import CanarySettings
+from components.extensions.canary import logged_traffic, rollout_verdict
+from components.extensions.canary.rollout_evidence import AnswerLine, DislikeLine, EvidenceLine
+from components.extensions.canary.rollout_order import RolloutPlan, plan_of
+from components.extensions.canary.rollout_tally import RolloutTally
+from components.serve.rollout import Arm
+from components.serve.rollout_settings import HOUR, BadKind, CanarySettings
 
 RISKS: dict[BadKind, float] = {
     "invalid": 0.02,
@@ -57,7 +56,7 @@ class Life:
         delays = [chance.expovariate(1 / (self.champion_delay * HOUR)) for _ in range(1000)]
         logged = [delay for delay in delays if chance.uniform(0, week) + delay < week]
         learned = logged_traffic.dislike_seconds(logged if self.is_logged else [])
-        plan = self.settings.plan("support", "2", "1", learned)
+        plan = plan_of(self.settings, "support", "2", "1", learned)
         return plan.with_decisive_kinds(self.an_hour, self.risks)
 
     def lines(self, plan: RolloutPlan, chance: random.Random) -> Iterator[EvidenceLine]:

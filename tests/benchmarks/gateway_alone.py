@@ -12,11 +12,11 @@ from pathlib import Path
 import uvloop
 
 from components.chat import chat_templates
+from components.extensions.canary.rollouts import Rollouts
 from components.serve import gateway_process
 from components.serve.engines.http_upstream import HttpUpstream
 from components.serve.engines.serving_engine import ServingEngine
 from components.serve.engines.vllm_server import VllmServer
-from components.serve.rollouts import Rollouts
 from components.serve.routes import CanaryRoute, Current, Route, Routes, Served
 from components.serve.settings import ServeSettings
 from components.serve.swap import AdapterSwap
@@ -53,7 +53,7 @@ async def main(home: Path, base: Path, url: str, port: int, order: str | None) -
     rollouts = Rollouts(AdapterSwap(home / "serve", engines, current, settings.swap), home / "keys")
     rollouts.restore()
     looking = asyncio.create_task(rollouts.run())
-    app = gateway_process.create(home, settings, current, engines, rollouts=rollouts)
+    app = gateway_process.create(home, settings, current, engines, rollout=rollouts)
     await gateway_process.run(app, host="127.0.0.1", port=port, ready=lambda _: None)
     looking.cancel()
     await asyncio.gather(looking, return_exceptions=True)

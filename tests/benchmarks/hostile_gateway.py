@@ -19,9 +19,8 @@ import httpx
 import orjson
 import psutil
 
+from components.extensions.canary.rollout_order import HOUR, RolloutOrder, RolloutPlan, ShareStep
 from components.receive import client_tokens
-from components.serve.canary.rollout_order import RolloutOrder
-from components.serve.canary.rollout_plan import HOUR, RolloutPlan, ShareStep
 from tests.benchmarks import attacker
 from tests.benchmarks.attacker import Answered
 from tests.support import gateways, hostile_schemas

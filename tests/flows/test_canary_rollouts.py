@@ -18,12 +18,12 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from components.decide import chain, decision_log, validity
+from components.extensions.canary import rollout_evidence, rollout_order
+from components.extensions.canary.rollout_evidence import AnswerLine
 from components.register import journal, registry, taint, version_tags
 from components.register.champion_change import RollbackError
 from components.register.registry import Aliases
 from components.register.version_tags import CANARY
-from components.serve.canary import rollout_evidence, rollout_order
-from components.serve.canary.rollout_evidence import AnswerLine
 from components.store import warehouse
 from flows import (
     approval_loop,

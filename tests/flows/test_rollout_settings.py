@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from components.serve.canary.settings import RolloutSettings
+from components.extensions.canary.rollout_order import plan_of
+from components.serve.rollout_settings import RolloutSettings
 from flows import home_workloads, workload_file
 from flows.settings import Settings
 from flows.workload_file import read_workload
@@ -22,7 +23,7 @@ def test_a_canary_without_settings_begins_with_a_tenth_and_ends_after_a_week(fol
     assert canary is not None
     assert [(step.share, step.duration) for step in canary.steps] == [(0.1, 86_400), (0.5, None)]
     assert (canary.alpha, canary.margin, canary.deadline_seconds) == (0.05, 2.0, 604_800)
-    plan = canary.plan("support", "2", "1")
+    plan = plan_of(canary, "support", "2", "1")
     assert [plan.share_at(seconds) for seconds in (0, 86_399, 86_400, 700_000)] == [
         0.1,
         0.1,
@@ -46,7 +47,7 @@ def test_dislikes_are_waited_for_as_long_as_the_log_says(
 ) -> None:
     canary = read_workload(write(folder, serve={"rollout": {"canary": settings}})).serve.canary
     assert canary is not None
-    plan = canary.plan("support", "2", "1", learned)
+    plan = plan_of(canary, "support", "2", "1", learned)
     assert plan.windows == ({} if window is None else {"disliked": window})
 
 

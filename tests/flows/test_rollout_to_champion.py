@@ -153,7 +153,7 @@ def approve(made: ApprovedVersions, number: int) -> PromotedVersion:
     evidence = made.ask(NAME, number, opponent=champion.number)
     decision = made.approve(evidence)
     described = promotion.in_force(made.home, evidence)
-    return promotion.promote_version(described, evidence, decision, lambda: None, print)
+    return promotion.promote_version(described, evidence, decision, lambda: None)
 
 
 def collect(made: ApprovedVersions) -> None:

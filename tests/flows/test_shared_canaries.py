@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from components.extensions.canary import shared_rollouts
+from components.extensions.canary.shared_rollouts import SharedEvidence
 from components.extensions.machines.object_store import ObjectStore
 from components.register.registry import Aliases
-from components.serve import seen_gateways, shared_rollouts
+from components.serve import seen_gateways
 from components.serve.seen_gateways import SeenChampion, SeenGateway
-from components.serve.shared_rollouts import SharedEvidence
 from flows import canary_rollouts, gateway_status, settle_rollouts
 from flows.canary_rollouts import RolloutError
 from flows.settings import Settings

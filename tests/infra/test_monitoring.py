@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from components.extensions.canary.rollouts import Rollouts
 from components.receive.intake import Metrics
-from components.serve.rollouts import Rollouts
 from components.serve.routes import Current
 from components.serve.serve_metrics import ServeMetrics
 from components.serve.settings import SwapSettings
@@ -32,7 +32,7 @@ def exported(home: Path) -> set[str]:
     gateway = ServeMetrics()
     gateway.watch_serving(Current(), dict)
     swap = AdapterSwap(home / "serve", {}, Current(), SwapSettings())
-    gateway.watch_rollouts(Rollouts(swap, home / "keys"))
+    gateway.collect(Rollouts(swap, home / "keys").metrics)
     for name in ("open_requests", "workloads", "can_log"):
         gateway.watch(name, "text", lambda: 0.0)
     pages = (prometheus.metrics_page(settings) + receiver.page() + gateway.page()).decode()

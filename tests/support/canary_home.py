@@ -14,19 +14,20 @@ from mlflow import MlflowClient
 
 from components.decide import decision_log, record_answer
 from components.decide.record_answer import ProofContext, Question, TypedAnswer
+from components.extensions.canary import rollout_evidence
+from components.extensions.canary.count_evidence import ArmCounts, RolloutCounts
+from components.extensions.canary.rollout_evidence import AnswerLine
+from components.extensions.canary.rollout_log import Rollout
+from components.extensions.canary.rollout_order import RolloutPlan
+from components.extensions.canary.rollout_verdict import decide
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, EvidenceSubject
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
 from components.register import champion_change, registry, version_tags
 from components.register.registry import Aliases, Version
-from components.register.rollout_log import Rollout
-from components.serve.canary import rollout_evidence
-from components.serve.canary.bad_events import ArmCounts, BadKind, RolloutCounts
-from components.serve.canary.conversation_arms import Arm
-from components.serve.canary.rollout_evidence import AnswerLine
-from components.serve.canary.rollout_plan import RolloutPlan
-from components.serve.canary.rollout_verdict import decide
+from components.serve.rollout import Arm
+from components.serve.rollout_settings import BadKind
 from components.store import warehouse
 from components.store.manifest import folder_digest
 from flows import canary_rollouts, gateway_status, home_workloads, promotion

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from components.serve.canary import count_evidence
-from components.serve.canary.bad_events import ArmCounts, ShareCounts
+from components.extensions.canary import count_evidence
+from components.extensions.canary.count_evidence import ArmCounts, ShareCounts
 
 Floats = NDArray[np.float64]
 

@@ -13,10 +13,10 @@ import httpx
 from openai import OpenAI
 
 from components.chat import chat_templates
+from components.extensions.canary.rollout_order import RolloutOrder
 from components.extensions.machines.object_store import ObjectStore
 from components.receive import client_tokens
 from components.receive.settings import Limits
-from components.serve.canary.rollout_order import RolloutOrder
 from components.serve.routes import CanaryRoute, Route, Routes, Served
 from components.serve.settings import ServeSettings
 from components.store import spool

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import uvloop
 
+from components.extensions.canary.rollouts import Rollouts
 from components.extensions.machines.object_store import ObjectStore
 from components.receive.settings import Limits
 from components.schema import Json
@@ -14,7 +15,6 @@ from components.serve import gateway_process, response_id, routes
 from components.serve.engines.http_upstream import HttpUpstream
 from components.serve.engines.serving_engine import ServingEngine
 from components.serve.engines.vllm_server import VllmServer
-from components.serve.rollouts import Rollouts
 from components.serve.routes import Current
 from components.serve.settings import ServeSettings
 from components.serve.swap import AdapterSwap
@@ -90,7 +90,7 @@ async def _serve(
         receiver=receiver,
         environment=os.environ,
         status=status,
-        rollouts=rollouts,
+        rollout=rollouts,
     )
     await gateway_process.run(
         app, host="127.0.0.1", port=0, shutdown_seconds=shutdown_seconds, ready=ready

@@ -5,10 +5,12 @@ All is as in ``flows.stack.gateway_service``, but a version's files are made and
 
 import asyncio
 import sys
+from functools import partial
 from pathlib import Path
 
 import uvloop
 
+from components.extensions.canary.rollouts import Rollouts
 from components.serve import gateway_process, staged_version
 from components.serve.champion_watch import RegistryAddress
 from components.serve.follower import Follower
@@ -40,7 +42,9 @@ async def main() -> None:
     """Serve until a signal."""
     settings, current = ServeSettings.model_validate_json(sys.argv[2]), Current()
     places = ServePlaces(Path(sys.argv[1]))
-    follower = StagedFollower(settings, places, RegistryAddress(sys.argv[3]), current)
+    made = partial(Rollouts, keys=places.home / "keys")
+    registry = RegistryAddress(sys.argv[3])
+    follower = StagedFollower(settings, places, registry, current, None, made)
     await follower.start()
     tasks = [asyncio.create_task(work()) for work in follower.work()]
     app = gateway_process.create(
@@ -49,7 +53,7 @@ async def main() -> None:
         current,
         follower.engines,
         report=follower.swap.replicas.report,
-        rollouts=follower.rollouts,
+        rollout=follower.rollout,
     )
     await gateway_process.run(app, host="127.0.0.1", port=0, ready=say)
     for task in tasks:

@@ -2,22 +2,24 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
+from typing import cast
 
 import pytest
 from aiohttp import web
 
 from components.register import registry
 from components.serve import champion_watch
-from components.serve.canary.rollout_order import RolloutOrder
-from components.serve.canary.rollout_plan import RolloutPlan, ShareStep
 from components.serve.champion_watch import (
     ChampionWatch,
     RegisteredVersion,
     RegistryAddress,
     RegistryClient,
 )
+from components.serve.rollout import RolloutStart
+from components.serve.staged_version import StagedVersion
 from tests.support.swap_load import until
 
 APPROVED = {"flywheel.decision": "approve"}
@@ -86,11 +88,11 @@ class Recorded:
     refused: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     withdrawn: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     forgotten: list[str] = field(default_factory=list[str])
-    prepared: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    made_ready: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     failing: set[str] = field(default_factory=set[str])
     attempts: list[str] = field(default_factory=list[str])
     canaries: dict[str, str] = field(default_factory=dict[str, str])
-    order: RolloutOrder | None = None
+    start: str | None = None
     seen: list[tuple[str, bool, str | None]] = field(
         default_factory=list[tuple[str, bool, str | None]]
     )
@@ -100,20 +102,28 @@ class Recorded:
     def serving(self, workload: str) -> tuple[str | None, str | None]:
         return self.champions.get(workload, (None, None))
 
-    def canary(self, workload: str) -> str | None:
+    def version_of(self, workload: str) -> str | None:
         return self.canaries.get(workload)
 
-    def see_canary(
+    def see(
         self, workload: str, number: str, version: RegisteredVersion | None, champion: str | None
-    ) -> RolloutOrder | None:
+    ) -> RolloutStart | None:
         self.seen.append((number, version is not None, champion))
-        return None if self.canary(workload) == number else self.order
+        if self.start is None or self.version_of(workload) == number:
+            return None
+        return RolloutStart(self.start, number, partial(self._begin, workload, number))
 
-    async def begin_canary(self, workload: str, order: RolloutOrder) -> None:
-        await asyncio.sleep(self.seconds)
-        self.canaries[workload] = order.plan.version
+    async def _begin(
+        self, workload: str, number: str, prepared: AbstractAsyncContextManager[StagedVersion]
+    ) -> None:
+        async with prepared:
+            await asyncio.sleep(self.seconds)
+            self.canaries[workload] = number
 
-    def lose_canary(self, workload: str) -> None:
+    def prepared(self, workload: str, version: str) -> AbstractAsyncContextManager[StagedVersion]:
+        return nullcontext(cast("StagedVersion", version))
+
+    def lose(self, workload: str) -> None:
         self.canaries.pop(workload, None)
 
     def known(self) -> list[str]:
@@ -126,7 +136,7 @@ class Recorded:
             self.champions[workload] = version, self.serving(workload)[0]
 
     async def prepare(self, workload: str, version: str) -> None:
-        self.prepared.append((workload, version))
+        self.made_ready.append((workload, version))
 
     async def withdraw(self, workload: str, versions: list[str], why: str) -> None:
         self.withdrawn += [(version, why) for version in versions]
@@ -152,7 +162,7 @@ async def watching(
 ) -> AsyncGenerator[ChampionWatch]:
     async with mlflow.running() as url:
         client = RegistryClient(RegistryAddress(url))
-        watch = ChampionWatch(client, actions, workloads=workloads, seconds=0.05)
+        watch = ChampionWatch(client, actions, actions, workloads=workloads, seconds=0.05)
         running = asyncio.create_task(watch.run())
         try:
             yield watch
@@ -329,7 +339,7 @@ def test_only_the_named_workloads_are_followed_and_challengers_prepared():
         mlflow.tags["sales", "1"] = dict(APPROVED)
         mlflow.aliases["support"]["challenger"] = "2"
         async with watching(mlflow, actions, ["support"]):
-            await until(lambda: actions.prepared == [("support", "2")])
+            await until(lambda: actions.made_ready == [("support", "2")])
             await until(lambda: actions.serving("support") == ("1", None))
             assert actions.serving("sales") == (None, None)
 
@@ -371,53 +381,45 @@ def test_version_that_is_erased_while_it_is_being_proved_does_not_serve():
     asyncio.run(scenario())
 
 
-ORDER = RolloutOrder(
-    "0123456789ab",
-    RolloutPlan("support", "2", "1", (ShareStep(0.5, 60),), deadline_seconds=60),
-    None,
-    "2026-11-27T16:00:00+00:00",
-)
-
-
 def test_the_alias_canary_begins_and_its_loss_ends():
     async def scenario() -> None:
-        mlflow, actions = approved("1", "2"), Recorded(order=ORDER)
+        mlflow, actions = approved("1", "2"), Recorded(start="an order")
         async with watching(mlflow, actions):
             await until(lambda: actions.serving("support") == ("1", None))
             mlflow.aliases["support"]["canary"] = "2"
-            await until(lambda: actions.canary("support") == "2")
+            await until(lambda: actions.version_of("support") == "2")
             assert actions.serving("support") == ("1", None)
             assert actions.seen[-1] == ("2", True, "1")
             # The champion becomes what the canary is: its alias may go before the flip.
             actions.seconds = 0.3
             mlflow.aliases["support"] = {"champion": "2"}
             await until(lambda: "2" in actions.attempts)
-            assert actions.canary("support") == "2"
+            assert actions.version_of("support") == "2"
             mlflow.aliases["support"] = {"champion": "1"}
-            await until(lambda: actions.canary("support") is None)
+            await until(lambda: actions.version_of("support") is None)
 
     asyncio.run(scenario())
 
 
 def test_emptied_registry_ends_no_canary():
     async def scenario() -> None:
-        mlflow, actions = approved("1", "2"), Recorded(order=ORDER)
+        mlflow, actions = approved("1", "2"), Recorded(start="an order")
         mlflow.aliases["support"]["canary"] = "2"
         async with watching(mlflow, actions):
-            await until(lambda: actions.canary("support") == "2")
+            await until(lambda: actions.version_of("support") == "2")
             mlflow.aliases, mlflow.tags = {}, {}
             await asyncio.sleep(0.3)
-            assert actions.canary("support") == "2"
+            assert actions.version_of("support") == "2"
 
     asyncio.run(scenario())
 
 
 def test_erased_canary_is_withdrawn():
     async def scenario() -> None:
-        mlflow, actions = approved("1", "2"), Recorded(order=ORDER)
+        mlflow, actions = approved("1", "2"), Recorded(start="an order")
         mlflow.aliases["support"]["canary"] = "2"
         async with watching(mlflow, actions):
-            await until(lambda: actions.canary("support") == "2")
+            await until(lambda: actions.version_of("support") == "2")
             mlflow.tags["support", "2"]["flywheel.tainted"] = "c7"
             await until(lambda: actions.withdrawn != [])
             assert actions.withdrawn[0][0] == "2"
@@ -427,13 +429,13 @@ def test_erased_canary_is_withdrawn():
 
 def test_a_canary_that_is_being_proved_is_given_up_with_its_alias():
     async def scenario() -> None:
-        mlflow, actions = approved("1", "2"), Recorded(order=ORDER, seconds=0.5)
+        mlflow, actions = approved("1", "2"), Recorded(start="an order", seconds=0.5)
         actions.champions["support"] = "1", None
         mlflow.aliases["support"]["canary"] = "2"
         async with watching(mlflow, actions):
             await until(lambda: actions.seen != [])
             del mlflow.aliases["support"]["canary"]
             await asyncio.sleep(0.8)
-            assert actions.canary("support") is None
+            assert actions.version_of("support") is None
 
     asyncio.run(scenario())

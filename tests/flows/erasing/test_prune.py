@@ -22,8 +22,9 @@ from components.collect import retention
 from components.decide import decision_log
 from components.decide.decision_log import LogEvent
 from components.erase import affected_outputs
+from components.extensions.canary import rollout_log
 from components.gate import evidence_folder
-from components.register import rollout_log, tracking
+from components.register import tracking
 from components.register.journal import ChampionChange, ChampionJournal
 from components.schema import Json
 from components.store import file_locks, ledger, manifest, output_folders, warehouse

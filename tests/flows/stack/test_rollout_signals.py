@@ -8,9 +8,9 @@ import httpx
 import pytest
 from s3fs import S3FileSystem
 
+from components.extensions.canary import shared_rollouts
 from components.extensions.machines.object_store import ObjectStore
 from components.schema import Json
-from components.serve import shared_rollouts
 from flows import gateway_status
 from flows.settings import Settings
 from flows.stack.rollout_signals import EVERY, RolloutSignals, decided
