@@ -30,7 +30,6 @@ from components.gate.evidence_folder import Evidence
 from components.gate.report.write_report import SAMPLES
 from components.monitor import turn_starts
 from components.monitor.turn_starts import TurnStart
-from components.register import registry
 from components.register.registry import Version
 from components.store import ledger, output_folders, warehouse
 from components.store.ledger import Decision
@@ -39,13 +38,13 @@ from components.store.warehouse import Connection
 from flows import (
     approvals,
     approver_keys,
-    canary_rollouts,
     evidence_reports,
     prefect_api,
     releases,
     review,
     settings,
     snapshots,
+    trials,
 )
 from flows.approver_keys import SecretError
 from flows.prefect_api import Run
@@ -322,7 +321,9 @@ def form_header(question: Question, evidence: Evidence, workload: Workload) -> s
         required=rules.required,
         sign=sign,
     )
-    return header + audit_text(settings.load(), evidence) + rollout_text(evidence, workload)
+    home = settings.load()
+    trial = trials.find().form_text(home, evidence, workload)
+    return header + audit_text(home, evidence) + trial
 
 
 def audit_text(home: Settings, evidence: Evidence) -> str:
@@ -336,30 +337,6 @@ def audit_text(home: Settings, evidence: Evidence) -> str:
     if not audited.answered or all(sentence in brief for sentence in sentences):
         return ""
     return f"\n**Since then the references were audited.** {' '.join(sentences)}\n\n"
-
-
-def rollout_text(evidence: Evidence, workload: Workload) -> str:
-    """Say what an approval starts; empty where versions become champion at once."""
-    home, name, canary = settings.load(), evidence.subject.workload, workload.serve.canary
-    if canary is None:
-        return ""
-    champion = registry.champion_version(name)
-    version = registry.version_of_evidence(name, evidence.digest)
-    number = champion.number if champion else None
-    why = canary_rollouts.immediate_reason(home, workload.serve, number, name)
-    if champion is None or version is None or why is not None:
-        return (
-            f"\n**On approval** it becomes champion at once: {why or 'it is not registered'}.\n\n"
-        )
-    running = canary_rollouts.running(home, name)
-    replaced = (
-        f", and stops the canary of version {running.intention.version}"
-        if running is not None and running.intention.version != version.number
-        else ""
-    )
-    return (
-        f"\n**On approval** it answers a share first, as a canary{replaced}: {canary.summary}.\n\n"
-    )
 
 
 @task(cache_policy=NO_CACHE)

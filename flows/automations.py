@@ -8,8 +8,8 @@ from prefect.client.schemas.objects import BlockDocument
 from prefect.events.schemas.automations import AutomationCore
 
 from components.schema import Json
+from flows import trials
 from flows.monitor import REGRESSED, TURN_WANTED
-from flows.settle_rollouts import CHANGED
 
 NOTIFIER = "flywheel"  # the name of blocks (Slack, e-mail, any webhook) that receive notifications
 
@@ -119,7 +119,7 @@ def _notify_automations(notifiers: Sequence[BlockDocument]) -> list[AutomationCo
             "{{ event.payload.reason }}; `flywheel rollback {{ event.payload.workload }}`",
         ),
         "a canary ended, or is undecided": (
-            {"expect": [CHANGED]},
+            {"expect": [trials.CHANGED]},
             "{{ event.payload.workload }}, canary of version {{ event.payload.version }}: "
             "{{ event.payload.outcome }}: {{ event.payload.reason }}; "
             "`flywheel serve canary show {{ event.payload.workload }}`",

@@ -21,7 +21,7 @@ from components.register.version_tags import CHALLENGER, CHAMPION, PREVIOUS
 from components.store import warehouse
 from components.store.lock import PATIENCE_SECONDS, WarehouseBusyError
 from components.store.warehouse import Connection
-from flows import canary_rollouts, rollback_rules, settings
+from flows import rollback_rules, settings, trials
 from flows.rollback_rules import ApprovedVersions, Order, Proved, RefusedOrderError
 from flows.settings import Settings
 
@@ -255,10 +255,8 @@ def _roll_back(home: Settings, order: Order, wait_seconds: float) -> JournalEntr
         entry = champion_journal(home, wait_seconds).intend(change, write_link)
     except RefusedOrderError as refused:
         raise rollback_rules.refuse(home, change, refused) from None
-    if (running := canary_rollouts.running(home, workload)) is not None:
-        canary_rollouts.stop(
-            home, running, f"the champion was rolled back to version {change.version}"
-        )
+    why = f"the champion was rolled back to version {change.version}"
+    trials.find().end(home, workload, why)
     entry = champion_change.carry_out(champion_journal(home), entry)
     _anchor(home, change)
     write_approved_versions(home, workload)

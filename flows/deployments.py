@@ -72,7 +72,7 @@ def specs(workloads: Path) -> tuple[Spec, ...]:
         Spec("flows.promote:promote", "cpu"),
         Spec("flows.maintenance:maintenance", "cpu", _MAINTAINED, limit=1, drops_surplus=True),
         Spec("flows.prune:prune", "cpu", timings["prune"], limit=1),
-        Spec("flows.settle_rollouts:settle_rollouts", "cpu", limit=1),
+        Spec("flows.canary.settle_rollouts:settle_rollouts", "cpu", limit=1),
         Spec("flows.monitor:monitor", "cpu", (Timing(MONITOR),), limit=1, drops_surplus=True),
         # No limit on what runs for long: a run renews its hold on a slot every few minutes, and
         # ends itself if Prefect is away just then, or was started again and forgot who holds it.

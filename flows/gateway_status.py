@@ -2,17 +2,15 @@
 
 import json
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import yaml
 from pydantic import ValidationError
 
-from components.extensions.canary import shared_rollouts
-from components.extensions.canary.shared_rollouts import SharedEvidence
 from components.extensions.machines import object_store
 from components.extensions.machines.object_store import StoreError
 from components.monitor import serving_status
@@ -23,7 +21,7 @@ from components.monitor.serving_status import (
     ServingVersion,
     SwapStep,
 )
-from components.schema import Json, parse_yaml
+from components.schema import parse_yaml
 from components.serve import routes, seen_gateways, staged_version
 from components.serve.routes import RoutesFileError
 from components.serve.seen_gateways import SeenGateway
@@ -34,7 +32,6 @@ from flows.settings import Settings
 
 Report: TypeAlias = dict[str, Any]  # JSON that the gateway writes
 
-EVIDENCE = "evidence"  # in `serve`: copies of the evidence in the object store
 SHARED_STALE_SECONDS = 90.0  # a gateway writes into the store every 10 s
 WRONG_CLOCK_SECONDS = 60.0  # by which a machine's clock may differ from the store's
 FORGOTTEN_SECONDS = 86_400.0  # after which nobody is told of a gateway that was killed
@@ -127,11 +124,13 @@ def read_status(home: Settings, stale_seconds: float = STALE_SECONDS) -> Report:
 def describe(home: Settings, workload: str) -> str:
     """Return one line on who serves a workload, since when, last proved when, and on its canary."""
     serving = read_serving(home, workload)
-    canary = read_rollout(home, workload) if serving.is_running else None
-    if canary is None or canary.state not in UNDER_WAY:
-        return serving_status.sentence(serving)
-    stands = f"version {canary.version} is a canary beside it: {canary.state}"
-    return f"{serving_status.sentence(serving)}; {stands}"
+    running = read_status(home).get("rollouts", ()) if serving.is_running else ()
+    stands = [
+        f"version {each['version']} is a canary beside it: {each['state']}"
+        for each in running
+        if each["workload"] == workload
+    ]
+    return "; ".join([serving_status.sentence(serving), *stands])
 
 
 def read_serving(home: Settings, workload: str) -> ServingStatus:
@@ -186,66 +185,6 @@ def _elsewhere(home: Settings, workload: str) -> list[ElsewhereVersion] | None:
         if gateway.id != own and is_running(gateway)
         if (champion := gateway.champions.get(workload)) is not None
     ]
-
-
-ROLLOUTS = "rollouts"  # the folder of canaries in `serve`
-
-UNDER_WAY = frozenset({"waiting", "running", "hold", "undecided"})
-"""The states of a canary that has not ended."""
-
-DECIDING = frozenset({"hold", "undecided", "roll back", "void", "stopped"})
-"""The states of a canary after which something has to be done about it."""
-
-
-@dataclass(frozen=True, slots=True)
-class RolloutReport:
-    """What the gateway says of a workload's canary; nobody vouches for it."""
-
-    id: str
-    workload: str
-    version: str
-    champion: str
-    state: str
-    reason: str
-    began_at: str | None
-    verdict: Mapping[str, Json] | None
-    history: tuple[Mapping[str, Json], ...]
-    shadow: Mapping[str, Json] | None
-
-    evidence_bytes: int | None
-    """The length of the evidence that the verdict is of."""
-
-
-def rollout_file(home: Settings, workload: str) -> Path:
-    """Return the file in which the gateway says how a workload's canary stands."""
-    return home.serve / ROLLOUTS / f"{workload}.json"
-
-
-def evidence_file(home: Settings, rollout_id: str) -> Path:
-    """Return the file of a canary's evidence, which the gateway appends to.
-
-    With an object store it is a copy of what all gateways have sent, until ``forget_evidence``.
-
-    Raises:
-        StoreError: The store can't be reached.
-        DamagedObjectError: An object there is not evidence.
-    """
-    if home.store is None:
-        return home.serve / ROLLOUTS / f"{rollout_id}.jsonl"
-    copy = home.serve / EVIDENCE / f"{rollout_id}.jsonl"
-    evidence = SharedEvidence(home.store, rollout_id, copy)
-    with object_store.reaching(f"reading the evidence of the canary {rollout_id}"):
-        while True:
-            before = evidence.size
-            evidence.exchange(is_sending=False)
-            if evidence.size == before:
-                return copy
-
-
-def forget_evidence(home: Settings, rollout_id: str) -> None:
-    """Delete the copy of evidence that ``evidence_file`` made, if it did; the store has it."""
-    for path in (home.serve / EVIDENCE).glob(f"{rollout_id}.*"):
-        path.unlink(missing_ok=True)
 
 
 def served_workloads(home: Settings, *, may_restart: bool = False) -> set[str]:
@@ -324,50 +263,6 @@ def disagreements(gateways: Iterable[SeenGateway]) -> list[str]:
         for workload, by in sorted(at.items())
         if len(by) > 1
     ]
-
-
-def read_rollout(
-    home: Settings, workload: str, rollout_id: str | None = None
-) -> RolloutReport | None:
-    """Return what the gateway last said of a canary; ``None`` if that is nothing, or not its form.
-
-    It may be of an older canary: compare the id. With ``rollout_id`` it is what all gateways of an
-    object store say, if the home has one.
-
-    Raises:
-        StoreError: The store can't be reached.
-    """
-    text = None
-    if rollout_id is not None and home.store is not None:
-        with object_store.reaching(f"reading how the canary of {workload} stands"):
-            text = shared_rollouts.read_standing(home.store, rollout_id)
-    try:
-        text = rollout_file(home, workload).read_text() if text is None else text
-        raw: Json = json.loads(text, parse_constant=_refuse_constant)
-    except (OSError, ValueError, RecursionError):
-        return None
-    texts = ("id", "workload", "version", "champion", "state", "reason")
-    if not isinstance(raw, dict) or not all(isinstance(raw.get(name), str) for name in texts):
-        return None
-    history, began_at = raw.get("history"), raw.get("began_at")
-    return RolloutReport(
-        *(str(raw[name]) for name in texts),
-        began_at=began_at if isinstance(began_at, str) else None,
-        verdict=_object(raw.get("verdict")),
-        history=tuple(p for p in history if isinstance(p, dict))
-        if isinstance(history, list)
-        else (),
-        shadow=_object(raw.get("shadow")),
-        evidence_bytes=size if isinstance(size := raw.get("evidence_bytes"), int) else None,
-    )
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number of JSON")
-
-
-def _object(value: object) -> Mapping[str, Json] | None:
-    return cast("Mapping[str, Json]", value) if isinstance(value, dict) else None
 
 
 def _last_champion(home: Settings, workload: str) -> ServingVersion | None:

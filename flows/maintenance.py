@@ -43,6 +43,7 @@ from flows import (
     releases,
     settings,
     train,
+    trials,
     workload_file,
 )
 from flows.automations import BEAT, SILENCE
@@ -53,7 +54,6 @@ from flows.jobs import runner
 from flows.prefect_api import Run
 from flows.releases import NotApprovedError
 from flows.settings import Settings
-from flows.settle_rollouts import settle_task
 
 RECENT = timedelta(days=1)  # after its answer a promotion is restarted no longer than this
 
@@ -104,7 +104,7 @@ def maintenance(silence_seconds: float = SILENCE.total_seconds(), verify: bool =
     lapsed = steps.do(record_lapsed, 0, expiries)
     resumed = steps.do(resume_answered, 0)
     # The next run comes in a quarter of an hour.
-    settled, troubles = steps.do(settle_task.with_options(retries=0), ([], []))
+    settled, troubles = steps.do(trials.settling().with_options(retries=0), ([], []), "")
     lapsed += steps.do(stale, 0)  # after all that may change a champion
     steps.do(clear_challengers, None)
     steps.do(reserve_models, None)

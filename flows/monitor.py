@@ -36,11 +36,11 @@ from components.store.manifest import ScorecardManifest
 from components.store.warehouse import Connection
 from flows import (
     approvals,
-    canary_rollouts,
     champions,
     gateway_status,
     prefect_api,
     settings,
+    trials,
     workload_file,
 )
 from flows.flow_runs import run_name
@@ -218,7 +218,7 @@ def measure_status(
         champion=f"version {champion.number}, adapter {champion.adapter}" if champion else "none",
         serving=replace(
             gateway_status.read_serving(home, workload.workload),
-            canaries=canary_rollouts.read_canaries(home, workload.workload),
+            canaries=trials.find().read_canaries(home, workload.workload),
         ),
         answering=answering_speed(speeds, champion),
         days=days,

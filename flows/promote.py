@@ -24,6 +24,7 @@ from flows import (
     promotion,
     releases,
     settings,
+    trials,
     workload_file,
 )
 from flows.approval_loop import StaleEvidenceError
@@ -31,7 +32,6 @@ from flows.flow_runs import run_name
 from flows.prefect_api import Run
 from flows.promotion import ForeignEvidenceError, PromotedVersion
 from flows.settings import Settings
-from flows.settle_rollouts import settle_task
 from flows.workload_file import Workload
 
 
@@ -56,7 +56,7 @@ def promote(workload: str, evidence: str) -> State[None]:
     if asked := approvals.asked_by(own_evidence.digest, own_id, lapsed):
         return Completed(message=f"{home.run_page(asked.id)} asks about this evidence already")
     # What a canary has shown before an answer came counts before it, whoever was late to look.
-    settle_task(rules.workload)
+    trials.settling()(rules.workload)
     try:
         decision = decide_or_reread(own_evidence, rules)
         if decision.decision == "reject":

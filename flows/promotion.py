@@ -6,24 +6,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from components.decide import decision_log
-from components.extensions.canary.rollout_log import Rollout
 from components.gate.evidence_folder import Evidence
 from components.register import champion_change, journal, registry, tracking, version_tags
 from components.register.registry import Version
 from components.store import warehouse
 from components.store.ledger import Decision
 from components.store.manifest import AdapterManifest
-from flows import (
-    adapters,
-    canary_rollouts,
-    champions,
-    home_workloads,
-    releases,
-    settings,
-    workload_file,
-)
+from flows import adapters, champions, home_workloads, releases, settings, trials, workload_file
 from flows.approval_loop import StaleEvidenceError
 from flows.settings import Settings
+from flows.trials import Trial
 from flows.workload_file import Workload
 
 
@@ -75,11 +67,11 @@ def crown(
     *,
     by: str,
     reason: str,
-    rollout: Rollout | None = None,
+    rollout_id: str | None = None,
 ) -> Version:
     """Make an adapter whose approval was checked the champion; the caller holds the lock.
 
-    ``rollout`` is the canary that led to it; another version's canary is stopped.
+    ``rollout_id`` is the trial that led to it; another version's is ended.
     """
     name = evidence.subject.workload
     now = registry.champion_version(name)
@@ -92,10 +84,10 @@ def crown(
             evidence.subject.adapter,
             by=by,
             reason=reason,
-            rollout_id=rollout.id if rollout else None,
+            rollout_id=rollout_id,
         )
-        if rollout is None and (running := canary_rollouts.running(home, name)) is not None:
-            canary_rollouts.stop(home, running, f"version {version.number} becomes champion")
+        if rollout_id is None:
+            trials.find().end(home, name, f"version {version.number} becomes champion")
         journal_of = champions.champion_journal(home)
         champion_change.carry_out(journal_of, journal_of.intend(change))
         champions.write_approved_versions(home, name)
@@ -139,29 +131,25 @@ def promote_version(
         champions.recover(home, name)
         still()
         champion = releases.recorded_champion(home, name)
-        running = canary_rollouts.running(home, name)
+        trial = trials.find().trial(home, name)
         _require_unused(evidence, champion)
-        _require_newest(home, evidence, running)
+        _require_newest(home, evidence, trial)
         anchor(evidence, decision)
         if champion is not None and champion.evidence == evidence.digest:
             return PromotedVersion(champion, "is champion")
         rules = workload_file.in_force(home, workload).serve
-        is_same = (
-            running is not None
-            and running.ending is None
-            and running.intention.evidence_digest == evidence.digest
-        )
+        is_same = trial is not None and not trial.has_ended and trial.evidence == evidence.digest
         number = champion.number if champion else None
-        why = canary_rollouts.immediate_reason(home, rules, number, name)
+        why = trials.find().immediate_reason(home, rules, number, name)
         # Not even without a gateway: what is being tested doesn't pass because it restarts.
         if champion is None or (why is not None and not is_same):
             version = crown(home, workload, evidence, by=decision.approver, reason=decision.comment)
             at_once = f" at once: {why}" if rules.canary else ""
             return PromotedVersion(version, f"is champion{at_once}")
         version = _release(home, workload, evidence)
-        begun = canary_rollouts.start(home, rules, version, champion, decision)
+        began = trials.find().begin(home, rules, version, champion, decision)
         return PromotedVersion(
-            version, f"answers a share beside version {champion.number} (canary {begun.id})"
+            version, f"answers a share beside version {champion.number} (canary {began})"
         )
 
 
@@ -176,19 +164,19 @@ def _require_unused(evidence: Evidence, champion: Version | None) -> None:
         raise RolledBackError(f"promoting {name} on evidence {evidence.digest}: {objection}")
 
 
-def _require_newest(home: Settings, evidence: Evidence, running: Rollout | None) -> None:
+def _require_newest(home: Settings, evidence: Evidence, trial: Trial | None) -> None:
     """Refuse to replace a canary by what was approved before it, and is carried out late."""
     subject, digest = evidence.subject, evidence.digest
-    if running is None or running.ending is not None:
+    if trial is None or trial.has_ended:
         return
     with warehouse.connect(home.tables) as con:
         links = decision_log.links(con, workload_id=subject.workload)
     approved = {link.evidence_digest: link.sequence for link in links if link.kind == "approve"}
-    theirs = approved.get(running.intention.evidence_digest, 0)
+    theirs = approved.get(trial.evidence, 0)
     if theirs > approved.get(digest, theirs):
         raise StaleEvidenceError(
-            f"promoting {subject.workload} on evidence {digest}: version "
-            f"{running.intention.version}, which was approved after it, answers a share"
+            f"promoting {subject.workload} on evidence {digest}: version {trial.version}, which "
+            "was approved after it, answers a share"
         )
 
 

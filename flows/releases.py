@@ -11,7 +11,6 @@ from components.decide import chain, decision_log
 from components.decide.chain import Link
 from components.decide.decision_log import LogEvent
 from components.evaluate.settings import EvaluationSettings
-from components.extensions.canary import rollout_log
 from components.gate.evidence_folder import Evidence, EvidenceSubject
 from components.models import model_signature
 from components.models.model_signature import ModelSignatureError, UnsignedError
@@ -25,6 +24,7 @@ from components.scorecard import read as read_scorecard
 from components.store import ledger, output_folders, warehouse
 from components.store.manifest import AdapterManifest, folder_digest
 from components.store.warehouse import Connection
+from flows import trials
 from flows.settings import Settings
 
 # A version's copy has these of its own: scores that came later, and the served base's name.
@@ -273,8 +273,8 @@ def _books(home: Settings, workload: str) -> Books:
         changes = journal.list_changes(con, workload)
         adapters = {entry.change.adapter_key for entry in changes}
         tainted = {key for key in adapters if ledger.erasure_of(con, [key])}
-        running = rollout_log.unsettled(con, workload)
-    canaries = frozenset({running.intention.version} if running else ())
+        tried = trials.find().trial_version(con, workload)
+    canaries = frozenset({tried} if tried else ())
     return Books(links, changes, frozenset(tainted), pending, canaries)
 
 

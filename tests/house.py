@@ -22,7 +22,7 @@ from flows import settings
 from flows.workload_file import Workload
 
 ROOT = Path(__file__).parents[1]
-EXTENSIONS = ROOT / "components" / "extensions"
+EXTENSIONS = ROOT / "components" / "extensions", ROOT / "flows" / "canary"
 SHARING = re.compile(r"object_store|lake(?!s|d)", re.IGNORECASE)
 
 
@@ -95,7 +95,7 @@ def _modules(*packages: str) -> list[Path]:
 
 
 def _parts(paths: list[Path]) -> tuple[list[Path], list[Path]]:
-    outside = [path for path in paths if path.is_relative_to(EXTENSIONS)]
+    outside = [path for path in paths if any(map(path.is_relative_to, EXTENSIONS))]
     return [path for path in paths if path not in outside], outside
 
 

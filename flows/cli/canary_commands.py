@@ -34,7 +34,8 @@ def start(
     An approval starts one by itself where the workload's file says `serve: {rollout: {canary:
     {}}}`; this is for a version whose canary was stopped. The gateway must run.
     """
-    from flows import home_workloads, lookup, settle_rollouts, workload_file
+    from flows import home_workloads, lookup, workload_file
+    from flows.canary import settle_rollouts
 
     home = settings.load()
     lookup.require_mlflow(home, f"starting a canary of {workload}")
@@ -65,7 +66,8 @@ def stop(
     it champion though its evidence is undecided; its approval must still hold. You prove your name
     as for a rollback, and the order is a decision of the chain.
     """
-    from flows import approver_keys, lookup, rollback_rules, settle_rollouts
+    from flows import approver_keys, lookup, rollback_rules
+    from flows.canary import settle_rollouts
 
     home = settings.load()
     lookup.require_mlflow(home, f"stopping the canary of {workload}")
@@ -86,7 +88,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Show how canaries stand or ended, and the evidence for it."""
-    from flows import canary_rollouts
+    from flows.canary import canary_rollouts
 
     home = settings.load()
     begun = canary_rollouts.rollouts_of(home, workload)

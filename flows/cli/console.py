@@ -105,7 +105,7 @@ EXIT_CODES = {
     "components.store.warehouse.WarehouseVersionError": 2,
     "flows.approvals.NotTakenError": 1,
     "flows.approver_keys.SigningError": 1,
-    "flows.canary_rollouts.RolloutError": 1,
+    "flows.canary.canary_rollouts.RolloutError": 1,
     "flows.cli.turn_watch.TurnError": 1,
     "flows.erasing.prune_outputs.PruneBusyError": 1,
     "flows.gateway_status.NotServingError": 1,

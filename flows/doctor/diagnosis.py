@@ -18,14 +18,7 @@ from components.register import model_owners
 from components.store import archived_files, lake_upkeep, warehouse
 from components.store.lake import LakeError
 from components.store.lock import WarehouseBusyError
-from flows import (
-    canary_rollouts,
-    deployments,
-    gateway_status,
-    home_workloads,
-    settings,
-    workload_file,
-)
+from flows import deployments, gateway_status, home_workloads, settings, trials, workload_file
 from flows.doctor import checks, probes, server_checks
 from flows.doctor.finding import CheckResult, fine, note, wrong
 from flows.gateway_status import NotServingError, ServeFileError
@@ -71,7 +64,7 @@ def diagnose(
     yield from tables
     yield from check_gateway(home)
     if all(result.level == "fine" for result in tables):
-        yield from check_canaries(home)
+        yield from trials.find().check(home, WAREHOUSE_SECONDS)
         yield from check_erasures(home)
     if home.ray is not None:
         yield from check_ray(home.ray)
@@ -207,40 +200,6 @@ def check_gateway(home: Settings) -> Iterator[CheckResult]:
             yield wrong("gateway", state, "`flywheel serve status`, and the gateway's log")
 
 
-def check_canaries(home: Settings) -> Iterator[CheckResult]:
-    """Check that canaries are answered and decided, and that those that answer were started."""
-    try:
-        rollouts = canary_rollouts.rollouts_of(home, wait_seconds=WAREHOUSE_SECONDS)
-    except WarehouseBusyError:
-        yield note("canaries", "not checked: others hold the warehouse", "run the doctor again")
-        return
-    running = {each.intention.workload_id: each for each in rollouts if not each.is_settled}
-    try:
-        served: Iterable[str] | None = gateway_status.served_workloads(home)
-    except (NotServingError, StoreError):
-        served = None
-    for workload, rollout in sorted(running.items()):
-        what = f"version {rollout.intention.version} of {workload}"
-        if rollout.ending is not None or "started" not in rollout.entries:
-            remedy = "maintenance finishes it; `flywheel up` where it does not run"
-            yield note("canaries", f"the canary of {what} was interrupted", remedy)
-        elif served is None or workload not in served:
-            state = f"{what} is a canary, and no gateway of this home serves the workload"
-            yield wrong("canaries", state, f"`flywheel serve`; or {_stop_command(workload)}")
-        elif (undecided := rollout.entries.get("undecided")) is not None:
-            since = f"{undecided.noted_at:%Y-%m-%d %H:%M}"
-            state = f"the canary of {what} is undecided since {since}: {undecided.note}"
-            yield note(
-                "canaries", state, f"{_stop_command(workload)} --to canary, or --to champion"
-            )
-    ids = {each.id for each in rollouts}
-    for file in sorted(gateway_status.rollout_file(home, "any").parent.glob("*.json")):
-        report = gateway_status.read_rollout(home, file.stem)
-        if report is None or report.id not in ids:
-            said = f"canary {report.id}" if report else "no canary in the gateway's form"
-            yield wrong("canaries", f"{file} is of {said}, which nobody started here", f"rm {file}")
-
-
 def check_erasures(home: Settings) -> Iterator[CheckResult]:
     """Name the erasures that were not finished: files may still hold what they are about."""
     if not home.has_warehouse:
@@ -268,10 +227,6 @@ def check_ray(address: str) -> Iterator[CheckResult]:
         yield wrong("Ray", str(error), f"start the head, or unset {RAY}")
         return
     yield from checks.check_ray(address, nodes, is_open=is_open)
-
-
-def _stop_command(workload: str) -> str:
-    return f"`flywheel serve canary stop {workload}`"
 
 
 def check_workload(home: Settings, env: Mapping[str, str], path: Path) -> Iterator[CheckResult]:

@@ -10,10 +10,9 @@ from itertools import chain
 from components.decide import decision_log
 from components.erase import unused_outputs
 from components.erase.unused_outputs import InUse
-from components.extensions.canary import rollout_log
 from components.register import journal
 from components.store import manifest, output_folders, warehouse
-from flows import home_workloads, prefect_api, workload_file
+from flows import home_workloads, prefect_api, trials, workload_file
 from flows.jobs import runner
 from flows.prefect_api import Run
 from flows.settings import Settings
@@ -60,8 +59,7 @@ def _read_decided(home: Settings) -> frozenset[str]:
         names = {link.evidence_digest for link in decision_log.links(con)}
         for change in (entry.change for entry in journal.list_changes(con)):
             names |= {change.evidence_digest, change.adapter_key, change.adapter_before or ""}
-        for rollout in rollout_log.list_rollouts(con):
-            names |= {rollout.intention.evidence_digest, rollout.intention.adapter_key}
+        names |= trials.find().outputs_in_use(con)
     return frozenset(names)
 
 

@@ -5,11 +5,9 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 
 import uvloop
 
-from components.extensions.canary.rollouts import Rollouts
 from components.extensions.machines.object_store import StoreError
 from components.serve import gateway_process, response_id
 from components.serve.champion_watch import RegistryAddress
@@ -19,7 +17,7 @@ from components.serve.routes import Current
 from components.serve.serve_places import ServePlaces
 from components.serve.settings import ServeSettings
 from components.store import file_locks
-from flows import access, gateway_status
+from flows import access, gateway_status, trials
 from flows.settings import HOST, SERVE_PORT, Settings, load
 
 MLFLOW = ("URI", "USERNAME", "PASSWORD", "TOKEN")  # what MLflow's variables end in
@@ -81,8 +79,8 @@ async def _serve(
 ) -> None:
     current, places = Current(), ServePlaces(home.home)
     address = RegistryAddress(*(os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in MLFLOW))
-    make = partial(Rollouts, keys=home.keys, store=home.store)
-    async with following(options, places, address, current, home.store, make) as follower:
+    made = trials.of_gateway(home)
+    async with following(options, places, address, current, home.store, made) as follower:
         app = gateway_process.create(
             home.home,
             options,

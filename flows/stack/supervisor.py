@@ -14,7 +14,7 @@ import psutil
 from prometheus_client import start_http_server
 
 from components.store import counters, file_locks
-from flows import access
+from flows import access, trials
 from flows.settings import HOST, Settings, code_version
 from flows.settings import load as load_settings
 from flows.stack import health, processes, prometheus, stack_services
@@ -30,7 +30,6 @@ from flows.stack.children import (
     ServiceLog,
 )
 from flows.stack.processes import Phase, Signals, StackState, StopRequested
-from flows.stack.rollout_signals import RolloutSignals
 from flows.stack.stack_services import MARK, Service, service_environment, stack_mark
 
 WORKER_GRACE = 8.0  # seconds for flow runs to save their work; ``down`` promises 20 in all
@@ -56,7 +55,7 @@ class Supervisor:
         self._children: list[Child] = []
         self._orphans = Orphans()
         self._lost_runs = health.LostRuns(http, settings.prefect_api_url)
-        self._rollouts = RolloutSignals(http, settings)
+        self._rollouts = trials.signals(http, settings)
         self._phase: Phase = "starting"
         self._step = FIRST_STEP
         self._self = processes.identify_process(os.getpid())

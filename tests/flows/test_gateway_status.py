@@ -154,15 +154,12 @@ def test_what_the_gateway_measured_and_did_is_read(home: Settings):
 
 
 def test_a_canary_is_named_while_it_is_under_way(home: Settings):
-    write_status(home)
-    file = gateway_status.rollout_file(home, "support")
-    file.parent.mkdir()
-    report = {"id": "a", "workload": "support", "version": "8", "champion": "7", "reason": ""}
-    file.write_text(json.dumps(report | {"state": "running"}))
+    canary = {"workload": "support", "version": "8", "share": 0.1, "state": "running"}
+    write_status(home, rollouts=[canary, canary | {"workload": "other", "version": "9"}])
     assert gateway_status.describe(home, "support").endswith(
         "; version 8 is a canary beside it: running"
     )
-    file.write_text(json.dumps(report | {"state": "roll back"}))
+    write_status(home, rollouts=[])
     assert "canary" not in gateway_status.describe(home, "support")
 
 

@@ -11,8 +11,9 @@ import httpx
 
 from components.receive.settings import Limits
 from components.register import registry
-from flows import canary_rollouts, gateway_status, settle_rollouts
-from flows.canary_rollouts import RolloutError
+from flows import gateway_status
+from flows.canary import canary_rollouts, settle_rollouts
+from flows.canary.canary_rollouts import RolloutError
 from flows.cli import demo_command, turn_watch
 from flows.cli.console import console, print_line
 from flows.cli.progress import ProgressScreen

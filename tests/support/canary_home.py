@@ -17,7 +17,7 @@ from components.decide.record_answer import ProofContext, Question, TypedAnswer
 from components.extensions.canary import rollout_evidence
 from components.extensions.canary.count_evidence import ArmCounts, RolloutCounts
 from components.extensions.canary.rollout_evidence import AnswerLine
-from components.extensions.canary.rollout_log import Rollout
+from components.extensions.canary.rollout_log import RecordedRollout
 from components.extensions.canary.rollout_order import RolloutPlan
 from components.extensions.canary.rollout_verdict import decide
 from components.gate import evidence_folder
@@ -30,7 +30,8 @@ from components.serve.rollout import Arm
 from components.serve.rollout_settings import BadKind
 from components.store import warehouse
 from components.store.manifest import folder_digest
-from flows import canary_rollouts, gateway_status, home_workloads, promotion
+from flows import home_workloads, promotion
+from flows.canary import canary_rollouts, rollout_reports
 from flows.promotion import PromotedVersion
 from flows.settings import Settings
 from flows.workload_file import Workload, read_workload
@@ -140,7 +141,7 @@ class CanaryHome:
         assert decision is not None
         return promotion.promote_version(described, evidence, decision, lambda: None)
 
-    def rollout(self) -> Rollout:
+    def rollout(self) -> RecordedRollout:
         """Return the newest canary."""
         return canary_rollouts.rollouts_of(self.home, self.workload)[-1]
 
@@ -196,7 +197,7 @@ class CanaryHome:
             "history": [],
             "shadow": None,
         }
-        file = gateway_status.rollout_file(self.home, self.workload)
+        file = rollout_reports.rollout_file(self.home, self.workload)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(content | changes))
         return file
@@ -210,7 +211,7 @@ class CanaryHome:
             for arm, total in zip(ARMS, slow, strict=True)
             for n in range(max(slow))
         ]
-        evidence = gateway_status.evidence_file(self.home, self.rollout().id)
+        evidence = rollout_reports.evidence_file(self.home, self.rollout().id)
         evidence.parent.mkdir(parents=True, exist_ok=True)
         evidence.write_bytes(b"".join(map(rollout_evidence.to_bytes, lines)))
         arms = ArmCounts(*slow)

@@ -7,7 +7,8 @@ and how it ended.
 import os
 import sys
 
-from flows import settings, settle_rollouts
+from flows import settings
+from flows.canary import settle_rollouts
 
 
 def main() -> None:

@@ -128,10 +128,6 @@ class RunningConversations:
         if key not in self._shares:
             self._remember(key, share)
 
-    def shares(self) -> dict[str, float]:
-        """Return the shares by conversation, the least recently used first."""
-        return dict(self._shares)
-
     def _remember(self, key: str, share: float) -> None:
         self._shares[key] = share
         while len(self._shares) > self._capacity:

@@ -23,6 +23,11 @@ class LatencyLimits:
     milliseconds: tuple[float, ...]
     """The limit of each class, one more than ``sizes``."""
 
+    def __post_init__(self) -> None:
+        is_rising = list(self.sizes) == sorted(self.sizes)
+        if len(self.milliseconds) != len(self.sizes) + 1 or not is_rising:
+            raise ValueError(f"expected one limit more than sizes, which rise, found {self}")
+
     def is_slow(self, prompt_tokens: int | None, milliseconds: float) -> bool:
         """Return whether an answer took longer than its class's limit; if unknown, than all."""
         if prompt_tokens is None:

@@ -44,7 +44,7 @@ class RolloutEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Rollout:
+class RecordedRollout:
     """A canary by its steps so far."""
 
     entries: Mapping[str, RolloutEntry]
@@ -104,7 +104,7 @@ def first_step(
 
 def add_step(
     con: Connection,
-    rollout: Rollout,
+    rollout: RecordedRollout,
     step: RolloutStep,
     now: datetime,
     *,
@@ -133,15 +133,15 @@ def write(con: Connection, entry: RolloutEntry) -> None:
     warehouse.insert(con, "raw.rollouts", [asdict(entry)])
 
 
-def list_rollouts(con: Connection, workload: str | None = None) -> list[Rollout]:
+def list_rollouts(con: Connection, workload: str | None = None) -> list[RecordedRollout]:
     """List the canaries of a workload, or of all, the oldest first."""
     steps = dict[str, dict[str, RolloutEntry]]()
     for entry in _entries(con, workload):
         steps.setdefault(entry.rollout_id, {})[entry.step] = entry
-    return [Rollout(entries) for entries in steps.values()]
+    return [RecordedRollout(entries) for entries in steps.values()]
 
 
-def unsettled(con: Connection, workload: str) -> Rollout | None:
+def unsettled(con: Connection, workload: str) -> RecordedRollout | None:
     """Return the canary of a workload that is under way or was interrupted."""
     return next((each for each in list_rollouts(con, workload) if not each.is_settled), None)
 

@@ -16,12 +16,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import NoReturn, get_args
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from components.extensions.canary import count_evidence
 from components.extensions.canary.count_evidence import ArmCounts
 from components.extensions.canary.latency_limits import LatencyLimits
-from components.schema import Json
 from components.serve.rollout_settings import (
     HOUR,
     LARGEST_MARGIN,
@@ -30,6 +30,7 @@ from components.serve.rollout_settings import (
     BadKind,
     CanarySettings,
 )
+from components.validation_messages import describe_mistake
 
 Z_80 = 0.8416  # standard deviations that a normal variable is below with a chance of 80 %
 FIRST_DAY = 24 * HOUR
@@ -249,6 +250,8 @@ def plan_of(
     )
 
 
+# Fields that this Flywheel doesn't know are refused: it could not do what they ask for.
+@with_config(ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
 @dataclass(frozen=True, slots=True)
 class RolloutOrder:
     """One start of a canary."""
@@ -291,6 +294,9 @@ class RolloutOrder:
         return text
 
 
+_READER = TypeAdapter(RolloutOrder)
+
+
 def read(text: str) -> RolloutOrder:
     """Return the order that a tag has.
 
@@ -300,83 +306,7 @@ def read(text: str) -> RolloutOrder:
     if len(text) > MOST_CHARACTERS:
         raise RolloutOrderError(f"reading a canary's order: it has {len(text)} characters")
     try:
-        return _order(json.loads(text, parse_constant=_refuse_constant))
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise RolloutOrderError(f"reading a canary's order: {error!r}") from error
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number")
-
-
-def _order(content: Json) -> RolloutOrder:
-    # Fields that this Flywheel doesn't know are refused: it could not do what they ask for.
-    fields = _object(content)
-    plan = _object(fields.pop("plan"))
-    limits = fields.pop("limits")
-    plan |= {
-        "steps": tuple(ShareStep(**_numbers(step)) for step in _list(plan["steps"])),
-        "kinds": tuple(_kind(kind) for kind in _list(plan["kinds"])),
-        "decisive": tuple(_text(kind) for kind in _list(plan["decisive"])),
-        **{name: _text(plan[name]) for name in ("workload", "version", "champion")},
-        **{name: _number(plan[name]) for name in ("deadline_seconds", "alpha", "margin")},
-    }
-    return RolloutOrder(
-        id=_text(fields.pop("id")),
-        plan=RolloutPlan(**plan),  # type: ignore[arg-type]
-        limits=None if limits is None else _limits(_object(limits)),
-        started_at=_text(fields.pop("started_at")),
-        shadow=_number(fields.pop("shadow")),
-        **fields,  # type: ignore[arg-type]
-    )
-
-
-def _kind(content: Json) -> KindRule:
-    fields = _object(content)
-    kind, window = _text(fields.pop("kind")), fields.pop("window_seconds")
-    if kind not in get_args(BadKind):
-        raise ValueError(f"expected one of {', '.join(get_args(BadKind))}, found {kind!r}")
-    seconds = None if window is None else _number(window)
-    return KindRule(kind, **_numbers(fields), window_seconds=seconds)  # type: ignore[arg-type]
-
-
-def _limits(fields: dict[str, Json]) -> LatencyLimits:
-    sizes, milliseconds = _list(fields.pop("sizes")), _list(fields.pop("milliseconds"))
-    limits = LatencyLimits(
-        tuple(int(_number(size)) for size in sizes),
-        tuple(_number(limit) for limit in milliseconds),
-        **fields,  # type: ignore[arg-type]
-    )
-    if len(limits.milliseconds) != len(limits.sizes) + 1 or list(limits.sizes) != sorted(
-        limits.sizes
-    ):
-        raise ValueError(f"expected one limit more than sizes, which rise, found {limits}")
-    return limits
-
-
-def _object(content: Json) -> dict[str, Json]:
-    if not isinstance(content, dict):
-        raise TypeError(f"expected an object, found {content!r}")
-    return dict(content)
-
-
-def _list(content: Json) -> list[Json]:
-    if not isinstance(content, list):
-        raise TypeError(f"expected a list, found {content!r}")
-    return content
-
-
-def _text(content: Json) -> str:
-    if not isinstance(content, str):
-        raise TypeError(f"expected a text, found {content!r}")
-    return content
-
-
-def _number(content: Json) -> float:
-    if isinstance(content, bool) or not isinstance(content, int | float):
-        raise TypeError(f"expected a number, found {content!r}")
-    return float(content)  # an integer of hundreds of digits raises OverflowError
-
-
-def _numbers(content: Json) -> dict[str, float]:
-    return {name: _number(value) for name, value in _object(content).items()}
+        return _READER.validate_json(text)
+    except ValidationError as error:
+        mistake = describe_mistake(error.errors()[0])
+        raise RolloutOrderError(f"reading a canary's order: {mistake}") from error

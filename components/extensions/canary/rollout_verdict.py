@@ -102,11 +102,6 @@ class RolloutVerdict:
     kinds: tuple[KindEvidence, ...]
     plan: RolloutPlan
 
-    @property
-    def is_final(self) -> bool:
-        """Whether the canary ends with it."""
-        return self.outcome != "running"
-
     def to_json(self) -> dict[str, Json]:
         """Return all of it for the journal and the chain of decisions."""
         return cast(dict[str, Json], asdict(self))

@@ -154,8 +154,6 @@ class Rollouts:
             status.ended_at = status.ended_at or swap_journal.now()
             self._endings[workload] = _Ending(status, served.model, is_journaled=True)
             return
-        if status.state not in ("running", "hold", "undecided"):
-            status.state, status.reason = "running", ""
         if outcome == "hold":
             status.state, status.reason = "hold", reason
         elif status.state == "hold":  # before the journal had it: the next look says it again

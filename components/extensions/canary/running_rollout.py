@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, cast, get_args
 
 from components.extensions.canary import conversation_arms, rollout_evidence
 from components.extensions.canary.conversation_arms import RunningConversations
@@ -109,21 +109,12 @@ class StatusFiles:
 
     def read(self, order: RolloutOrder) -> RolloutStatus | None:
         """Return what the file says of this start; ``None`` if it says nothing, or is damaged."""
-        content = self.known(order.plan.workload)
-        if content.get("id") != order.id:
+        status = read_status(self.known(order.plan.workload))
+        if status is None or status.id != order.id:
             return None
-        status = RolloutStatus.of(order, "running", str(content.get("reason") or ""))
-        match content:
-            case {"state": ("running" | "hold" | "undecided") as state}:
-                status.state = state
-            case _:
-                pass
-        history, began = content.get("history"), content.get("began_at")
-        if isinstance(history, list) and all(isinstance(point, dict) for point in history):
-            status.history = history[-MOST_POINTS:]
-        status.began_at = began if isinstance(began, str) else None
-        status.verdict, status.shadow = content.get("verdict"), content.get("shadow")
-        status.evidence_bytes = content.get("evidence_bytes")
+        if status.state not in ("running", "hold", "undecided"):
+            status.state = "running"
+        status.history, status.ended_at = status.history[-MOST_POINTS:], None
         return status
 
     def say(self, status: RolloutStatus) -> None:
@@ -158,6 +149,29 @@ def ended_state(end: Mapping[str, Json]) -> State:
         if end.get("state") == state:
             return state
     return "void"
+
+
+def read_status(content: Json) -> RolloutStatus | None:
+    """Return the status that a file has; ``None`` if it is not in the gateway's form."""
+    if not isinstance(content, dict) or content.get("state") not in get_args(State):
+        return None
+    match [content.get(name) for name in ("id", "workload", "version", "champion", "reason")]:
+        case [str(rollout), str(workload), str(version), str(champion), str(reason)]:
+            state = cast("State", content["state"])
+        case _:
+            return None
+    status = RolloutStatus(rollout, workload, version, champion, state, reason)
+    match content.get("history"):
+        case [*points] if all(isinstance(point, dict) for point in points):
+            status.history = points
+        case _:
+            pass
+    began, ended = content.get("began_at"), content.get("ended_at")
+    status.began_at = began if isinstance(began, str) else None
+    status.ended_at = ended if isinstance(ended, str) else None
+    status.verdict, status.shadow = content.get("verdict"), content.get("shadow")
+    status.evidence_bytes = content.get("evidence_bytes")
+    return status
 
 
 def _read_json(path: Path) -> dict[str, Json]:

@@ -39,7 +39,8 @@ def test_turns_of_a_conversation_are_the_same_conversation():
     for _ in range(2):  # the second time with what a restart has of it
         running = RunningConversations()
         began = ask(running, chat("Where is it?"))
-        for known in (running, RunningConversations(shares=running.shares())):
+        again = RunningConversations(shares={began.conversation: began.share})
+        for known in (running, again):
             for number in (2, 4):
                 assert ask(known, chat("Where is it?", *turns[:number])) == began
 
@@ -149,13 +150,12 @@ def test_a_higher_share_keeps_everybody_in_the_canary():
     assert {conversation_arms.arm_of(c, 0.0) for c in named} == {"champion"}
 
 
-def test_shares_survive_a_restart_and_the_least_recently_used_are_forgotten():
+def test_the_least_recently_used_conversations_are_forgotten():
     a, b, c = ([identify(SEED, "c", [], name)] for name in "abc")
     running = RunningConversations(capacity=2)
     running.assign(a, 0.1)
     running.assign(b, 0.1)
     running.assign(a, 0.5)
-    again = RunningConversations(2, running.shares())
-    assert again.assign(c, 0.5).is_new
-    assert again.shares() == {a[0].key: 0.1, c[0].key: 0.5}
-    assert again.assign(b, 0.5).share == 0.5
+    assert running.assign(c, 0.5).is_new
+    assert running.assign(a, 0.7).share == 0.1
+    assert running.assign(b, 0.5).share == 0.5

@@ -33,9 +33,9 @@ def test_without_traffic_it_runs_until_the_deadline_and_is_undecided_then():
     empty = RolloutCounts({}, {})
     assert rollout_verdict.decide(PLAN, empty, 0.0).outcome == "running"
     before = rollout_verdict.decide(PLAN, empty, 48 * HOUR - 1)
-    assert (before.outcome, before.is_final, before.share) == ("running", False, 0.5)
+    assert (before.outcome, before.share) == ("running", 0.5)
     after = rollout_verdict.decide(PLAN, empty, 48 * HOUR)
-    assert (after.outcome, after.is_final) == ("undecided", True)
+    assert after.outcome == "undecided"
     assert after.reason == "not shown to be within the margin of 1.5: slow"
 
 
@@ -214,7 +214,7 @@ def first_final(lines: list[EvidenceLine]) -> RolloutVerdict:
             tally.add(lines[place])
             place += 1
         verdict = rollout_verdict.decide(PLAN, tally.counts(look * HOUR / 2), look * HOUR / 2)
-        if verdict.is_final:
+        if verdict.outcome != "running":
             return verdict
     raise AssertionError("the deadline passed")
 

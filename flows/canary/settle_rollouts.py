@@ -22,8 +22,9 @@ from components.decide.chain import Link
 from components.decide.decision_log import LogEvent
 from components.decide.statement import Statement
 from components.extensions.canary import rollout_evidence, rollout_log, rollout_verdict
-from components.extensions.canary.rollout_log import LEADS_ON, Rollout
+from components.extensions.canary.rollout_log import LEADS_ON, RecordedRollout
 from components.extensions.canary.rollout_tally import RolloutTally
+from components.extensions.canary.running_rollout import RolloutStatus
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence
 from components.monitor import status_page
@@ -36,23 +37,20 @@ from components.store.warehouse import Connection
 from flows import (
     approval_loop,
     approvals,
-    canary_rollouts,
     champions,
-    gateway_status,
     promotion,
     releases,
     rollback_rules,
     settings,
 )
 from flows.approval_loop import StaleEvidenceError
-from flows.canary_rollouts import RolloutError
-from flows.gateway_status import RolloutReport
+from flows.canary import canary_rollouts, rollout_reports
+from flows.canary.canary_rollouts import RolloutError
 from flows.promotion import RolledBackError
 from flows.rollback_rules import Order, RefusedOrderError
 from flows.settings import Settings
+from flows.trials import CHANGED
 from flows.workload_file import Workload
-
-CHANGED = "flywheel.canary.changed"  # the event that tells people how a canary stands
 
 LONGEST_REASON = 500  # characters of what the gateway gives as a reason
 
@@ -165,13 +163,15 @@ def settle(home: Settings, workload: str) -> SettledRollout | None:
             return _stop(home, rollout, why)
         if "started" not in rollout.entries:
             return _resume_start(home, rollout)
-        report = gateway_status.read_rollout(home, workload, rollout.id)
+        report = rollout_reports.read_rollout(home, workload, rollout.id)
         if report is None or report.id != rollout.id:  # of an older canary, or of none
             return None
         return _answer(home, rollout, report)
 
 
-def _answer(home: Settings, rollout: Rollout, report: RolloutReport) -> SettledRollout | None:
+def _answer(
+    home: Settings, rollout: RecordedRollout, report: RolloutStatus
+) -> SettledRollout | None:
     why = " ".join(report.reason.split())[:LONGEST_REASON]
     match report.state:
         case "hold":
@@ -180,10 +180,10 @@ def _answer(home: Settings, rollout: Rollout, report: RolloutReport) -> SettledR
                 _require_approved(home, rollout)
             except (StaleEvidenceError, RolledBackError) as error:
                 return _stop(home, rollout, str(error))
-            canary_rollouts.end(home, rollout, "hold", why, _record(report))
+            canary_rollouts.record_end(home, rollout, "hold", why, _record(report))
             return _carry_out(home, rollout)
         case "roll back":
-            canary_rollouts.end(home, rollout, "roll back", why, _record(report))
+            canary_rollouts.record_end(home, rollout, "roll back", why, _record(report))
             return _carry_out(home, rollout)
         case "undecided":
             return _tell_once(home, rollout, why, _record(report))
@@ -193,7 +193,7 @@ def _answer(home: Settings, rollout: Rollout, report: RolloutReport) -> SettledR
             return None
 
 
-def _objection(rollout: Rollout) -> str | None:
+def _objection(rollout: RecordedRollout) -> str | None:
     """Return why nothing can be shown of a canary any more, by what MLflow has."""
     first = rollout.intention
     aliases = registry.read_aliases(first.workload_id)
@@ -216,19 +216,20 @@ def _objection(rollout: Rollout) -> str | None:
     return None
 
 
-def _require_shown(home: Settings, rollout: Rollout, report: RolloutReport) -> None:
+def _require_shown(home: Settings, rollout: RecordedRollout, report: RolloutStatus) -> None:
     """Refuse a `hold` that the order of the warehouse and the file of evidence do not give."""
     order = canary_rollouts.order_of(rollout)
-    elapsed = _number((report.verdict or {}).get("elapsed"))
-    path = gateway_status.evidence_file(home, rollout.id)
+    verdict = report.verdict if isinstance(report.verdict, dict) else {}
+    elapsed, size = _number(verdict.get("elapsed")), report.evidence_bytes
+    path = rollout_reports.evidence_file(home, rollout.id)
     tally, count = RolloutTally(order.plan.windows), 0
     # Those that the look read: what came later may not show it any more. The verdict is valid at
     # every look, so that whoever forges the length can only choose among honest ones.
-    for line in rollout_evidence.read_lines(path, report.evidence_bytes):
+    for line in rollout_evidence.read_lines(path, size if isinstance(size, int) else None):
         tally.add(line)  # not held, as there may be a million an hour
         count += 1
     # Nobody else would, and it has the ids of answers.
-    gateway_status.forget_evidence(home, rollout.id)
+    rollout_reports.forget_evidence(home, rollout.id)
     if rollout_verdict.decide_rollout(order, tally, elapsed).outcome != "hold":
         raise RolloutError(
             f"settling the canary of {order.plan.workload}: the gateway's file says `hold` for "
@@ -240,7 +241,7 @@ def _number(value: Json) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
 
 
-def _require_approved(home: Settings, rollout: Rollout) -> tuple[Evidence, Workload]:
+def _require_approved(home: Settings, rollout: RecordedRollout) -> tuple[Evidence, Workload]:
     """Check the approval under the rules of now; the holdout's growth since changes nothing.
 
     Raises:
@@ -258,12 +259,12 @@ def _require_approved(home: Settings, rollout: Rollout) -> tuple[Evidence, Workl
     return evidence, workload
 
 
-def _stop(home: Settings, rollout: Rollout, why: str) -> SettledRollout:
+def _stop(home: Settings, rollout: RecordedRollout, why: str) -> SettledRollout:
     canary_rollouts.stop(home, rollout, why)
     return _settled(rollout, "stopped", why)
 
 
-def _resume_start(home: Settings, rollout: Rollout) -> SettledRollout:
+def _resume_start(home: Settings, rollout: RecordedRollout) -> SettledRollout:
     first = rollout.intention
     with warehouse.connect(home.tables) as con:
         rules = rollback_rules.in_force(home, con, first.workload_id)
@@ -275,7 +276,7 @@ def _resume_start(home: Settings, rollout: Rollout) -> SettledRollout:
 
 
 def _tell_once(
-    home: Settings, rollout: Rollout, why: str, record: dict[str, Json]
+    home: Settings, rollout: RecordedRollout, why: str, record: dict[str, Json]
 ) -> SettledRollout | None:
     if "undecided" in rollout.entries:
         return None
@@ -285,7 +286,7 @@ def _tell_once(
     return _settled(rollout, "undecided", why)
 
 
-def _carry_out(home: Settings, rollout: Rollout) -> SettledRollout:
+def _carry_out(home: Settings, rollout: RecordedRollout) -> SettledRollout:
     """Do what the recorded end of a canary asks for, and record that it is done."""
     with warehouse.connect(home.tables) as con:
         known = rollout_log.unsettled(con, rollout.intention.workload_id)
@@ -297,14 +298,14 @@ def _carry_out(home: Settings, rollout: Rollout) -> SettledRollout:
         try:
             evidence, workload = _require_approved(home, rollout)
             releases.require_bytes(home, evidence)
-            promotion.crown(home, workload, evidence, by=by, reason=reason, rollout=rollout)
+            promotion.crown(home, workload, evidence, by=by, reason=reason, rollout_id=rollout.id)
         except (StaleEvidenceError, RolledBackError) as error:
             outcome, why = "stopped", str(error)
     canary_rollouts.settle_version(home, rollout)
     return _settled(rollout, outcome, why)
 
 
-def _ordered(links: list[Link], rollout: Rollout) -> tuple[str, str] | None:
+def _ordered(links: list[Link], rollout: RecordedRollout) -> tuple[str, str] | None:
     """Return who sent a canary on, and why; ``None`` if no person did."""
     for link in links:
         if (link.kind, validity.body_value(link, "rollout")) != ("canary", rollout.id):
@@ -314,18 +315,17 @@ def _ordered(links: list[Link], rollout: Rollout) -> tuple[str, str] | None:
     return None
 
 
-def _settled(rollout: Rollout, outcome: str, reason: str) -> SettledRollout:
+def _settled(rollout: RecordedRollout, outcome: str, reason: str) -> SettledRollout:
     first = rollout.intention
     return SettledRollout(first.workload_id, first.version, outcome, reason)
 
 
-def _record(report: RolloutReport) -> dict[str, Json]:
-    history: list[Json] = [dict(point) for point in report.history[-MOST_POINTS:]]
+def _record(report: RolloutStatus) -> dict[str, Json]:
     return {
         "began_at": report.began_at,
-        "verdict": None if report.verdict is None else dict(report.verdict),
-        "history": history,
-        "shadow": None if report.shadow is None else dict(report.shadow),
+        "verdict": report.verdict,
+        "history": report.history[-MOST_POINTS:],
+        "shadow": report.shadow,
     }
 
 
@@ -365,14 +365,14 @@ def stop_by_order(home: Settings, order: Order, to: Target) -> SettledRollout:
         return _carry_out(home, rollout)
 
 
-def _running(home: Settings, workload: str) -> Rollout:
+def _running(home: Settings, workload: str) -> RecordedRollout:
     rollout = canary_rollouts.running(home, workload) if home.has_warehouse else None
     if rollout is None or rollout.ending is not None:
         raise RolloutError(f"stopping the canary of {workload}: none runs")
     return rollout
 
 
-def _planned(rollout: Rollout, order: Order, to: Target) -> ChampionChange:
+def _planned(rollout: RecordedRollout, order: Order, to: Target) -> ChampionChange:
     first = rollout.intention
     if to == "champion":
         return canary_rollouts.rollback_change(rollout, by=order.by, reason=order.reason)
@@ -387,14 +387,14 @@ def _planned(rollout: Rollout, order: Order, to: Target) -> ChampionChange:
     )
 
 
-def _record_order(home: Settings, rollout: Rollout, order: Order, to: Target) -> None:
+def _record_order(home: Settings, rollout: RecordedRollout, order: Order, to: Target) -> None:
     change, first, now = _planned(rollout, order, to), rollout.intention, datetime.now(UTC)
     with warehouse.connect(home.tables) as con:
         rules = rollback_rules.in_force(home, con, first.workload_id)
         with warehouse.transaction(con):  # they stay in force if the order is refused
             decision_log.in_force(con, first.workload_id, rules, now=now)
     signing = rollback_rules.signing(home, change, rules)
-    report = gateway_status.read_rollout(home, first.workload_id, rollout.id)
+    report = rollout_reports.read_rollout(home, first.workload_id, rollout.id)
     record = _record(report) if report is not None and report.id == rollout.id else {}
 
     def write(con: Connection) -> None:
@@ -427,7 +427,7 @@ def _record_order(home: Settings, rollout: Rollout, order: Order, to: Target) ->
 
 def start_by_order(
     home: Settings, workload: Workload, number: str | None, report: Callable[[str], None]
-) -> Rollout:
+) -> RecordedRollout:
     """Let an approved version answer a share though it is not asked about now.
 
     ``number`` is the version's; ``None`` for the newest that people approved and that never was

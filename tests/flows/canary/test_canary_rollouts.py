@@ -25,19 +25,11 @@ from components.register.champion_change import RollbackError
 from components.register.registry import Aliases
 from components.register.version_tags import CANARY
 from components.store import warehouse
-from flows import (
-    approval_loop,
-    canary_rollouts,
-    champions,
-    gateway_status,
-    promotion,
-    releases,
-    settle_rollouts,
-)
+from flows import champions, promotion, releases
 from flows.approval_loop import StaleEvidenceError
-from flows.canary_rollouts import RolloutError
+from flows.canary import canary_rollouts, rollout_reports, settle_rollouts
+from flows.canary.canary_rollouts import RolloutError
 from flows.cli import main
-from flows.doctor import diagnosis
 from flows.promotion import RolledBackError
 from flows.rollback_rules import Order
 from flows.settings import Settings
@@ -109,7 +101,7 @@ def test_what_holds_becomes_champion_by_rule(running: CanaryHome) -> None:
     running.report("running")
     assert settle(running) is None
     assert running.report_counts((400, 400)) == "hold"
-    evidence = gateway_status.evidence_file(running.home, running.rollout().id)
+    evidence = rollout_reports.evidence_file(running.home, running.rollout().id)
     with evidence.open("ab") as file:  # what comes after the look changes nothing any more
         for number in range(400):
             line = AnswerLine(3600, f"x{number}", 0.5, "canary", frozenset({"slow"}), None)
@@ -262,7 +254,7 @@ def test_a_rollback_of_the_champion_stops_a_canary(home: Settings) -> None:
 def test_the_end_of_a_canary_outdates_no_order_to_roll_the_champion_back(home: Settings) -> None:
     made = canary_home.canary_of_a_third(home, "ordered")
     ordered_at = datetime.now(UTC)
-    canary_rollouts.end(home, made.rollout(), "roll back", "worse")
+    canary_rollouts.record_end(home, made.rollout(), "roll back", "worse")
     assert settle(made) == "roll back"
     champions.roll_back(home, Order("ordered", None, "bob", "rude", ordered_at=ordered_at))
     assert made.aliases() == Aliases(champion="1")
@@ -436,8 +428,8 @@ def test_an_interrupted_start_is_finished(running: CanaryHome, step: str) -> Non
 )
 @pytest.mark.slow
 def test_an_interrupted_end_is_finished(running: CanaryHome, outcome: str) -> None:
-    canary_rollouts.end(running.home, running.rollout(), outcome, "why")  # type: ignore[arg-type]
-    canary_rollouts.end(running.home, running.rollout(), "stopped", "a second end")
+    canary_rollouts.record_end(running.home, running.rollout(), outcome, "why")  # type: ignore[arg-type]
+    canary_rollouts.record_end(running.home, running.rollout(), "stopped", "a second end")
     assert settle(running) == outcome
     champion = "2" if outcome == "hold" else "1"
     assert running.aliases().champion == champion
@@ -451,10 +443,10 @@ def test_an_interrupted_end_is_finished(running: CanaryHome, outcome: str) -> No
 @pytest.mark.slow
 def test_a_hold_cut_off_after_the_change_of_champion_is_finished(running: CanaryHome) -> None:
     home, rollout = running.home, running.rollout()
-    canary_rollouts.end(home, rollout, "hold", "why")
+    canary_rollouts.record_end(home, rollout, "hold", "why")
     evidence = running.evidence("2")
     described = promotion.in_force(home, evidence)
-    promotion.crown(home, described, evidence, by="r", reason="why", rollout=rollout)
+    promotion.crown(home, described, evidence, by="r", reason="why", rollout_id=rollout.id)
     assert running.aliases().canary == "2"
     assert settle(running) == "hold"
     assert running.aliases() == Aliases(champion="2", previous="1")
@@ -465,13 +457,13 @@ def test_a_hold_cut_off_after_the_change_of_champion_is_finished(running: Canary
 def test_the_form_says_what_an_approval_starts(running: CanaryHome) -> None:
     asked, described = running.ask(3), running.describe()
     running.serve()
-    text = approval_loop.rollout_text(asked, described)
+    text = canary_rollouts.form_text(running.home, asked, described)
     assert "On approval** it answers a share first, as a canary, and stops the canary of" in text
     assert ": 0.5 of the conversations; undecided after 24 h." in text
     running.stop_serving()
-    text = approval_loop.rollout_text(asked, described)
+    text = canary_rollouts.form_text(running.home, asked, described)
     assert "it becomes champion at once: no gateway of this home runs" in text
-    assert approval_loop.rollout_text(asked, running.describe(serve={})) == ""
+    assert canary_rollouts.form_text(running.home, asked, running.describe(serve={})) == ""
 
 
 @pytest.mark.slow
@@ -500,7 +492,7 @@ def test_the_doctor_finds_canaries_that_nobody_answers_decides_or_started(
     running: CanaryHome,
 ) -> None:
     def about() -> list[str]:
-        results = diagnosis.check_canaries(running.home)
+        results = canary_rollouts.check(running.home, 3.0)
         return [each.state for each in results if f"of {running.workload}" in each.state]
 
     running.serve()
@@ -513,10 +505,10 @@ def test_the_doctor_finds_canaries_that_nobody_answers_decides_or_started(
     running.stop_serving()
     (state,) = about()
     assert "is a canary, and no gateway of this home serves the workload" in state
-    canary_rollouts.end(running.home, running.rollout(), "stopped", "why")
+    canary_rollouts.record_end(running.home, running.rollout(), "stopped", "why")
     assert about() == [f"the canary of version 2 of {running.workload} was interrupted"]
     file = running.report("running", id="f" * 12)
-    strange = [each.state for each in diagnosis.check_canaries(running.home)]
+    strange = [each.state for each in canary_rollouts.check(running.home, 3.0)]
     assert f"{file} is of canary {'f' * 12}, which nobody started here" in strange
 
 

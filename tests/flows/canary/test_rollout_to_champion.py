@@ -23,14 +23,8 @@ from components.register import registry
 from components.register.registry import Aliases
 from components.serve import response_id
 from components.store import warehouse
-from flows import (
-    canary_rollouts,
-    gateway_status,
-    home_workloads,
-    promotion,
-    releases,
-    settle_rollouts,
-)
+from flows import gateway_status, home_workloads, promotion, releases
+from flows.canary import canary_rollouts, settle_rollouts
 from flows.promotion import PromotedVersion
 from tests.support import logs
 from tests.support.approved_versions import ApprovedVersions, approved_versions

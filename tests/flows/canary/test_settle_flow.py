@@ -35,8 +35,8 @@ def artifacts(key: str) -> list[str]:
 
 
 def test_one_canary_that_cannot_be_settled_keeps_no_other_from_it(tmp_path: Path) -> None:
+    from flows.canary.settle_rollouts import UnsettledRolloutsError, settle_rollouts
     from flows.maintenance import maintenance
-    from flows.settle_rollouts import UnsettledRolloutsError, settle_rollouts
 
     with canary_home.empty_home(tmp_path) as home:
         settled, stuck = canary(home, "settled"), canary(home, "stuck")

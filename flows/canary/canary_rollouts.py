@@ -5,7 +5,7 @@ that counts is the warehouse's, the tag is only its copy for the gateway.
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeAlias
@@ -14,8 +14,10 @@ from components.decide import decision_log, validity
 from components.decide.decision_log import LogEvent
 from components.extensions.canary import logged_traffic, rollout_log, rollout_order
 from components.extensions.canary.logged_traffic import LoggedAnswer, TrafficAtHand
-from components.extensions.canary.rollout_log import Rollout, RolloutEnding
+from components.extensions.canary.rollout_log import RecordedRollout, RolloutEnding
 from components.extensions.canary.rollout_order import RolloutOrder
+from components.extensions.machines.object_store import StoreError
+from components.gate.evidence_folder import Evidence
 from components.monitor import canary_status
 from components.monitor.canary_status import CanaryStatus
 from components.register import champion_change, journal, registry, version_tags
@@ -26,11 +28,15 @@ from components.schema import Json
 from components.serve.rollout_settings import CanarySettings, RolloutSettings
 from components.store import warehouse
 from components.store.ledger import Decision
-from components.store.lock import PATIENCE_SECONDS
+from components.store.lock import PATIENCE_SECONDS, WarehouseBusyError
 from components.store.warehouse import Connection
 from flows import gateway_status, rollback_rules
+from flows.canary import rollout_reports
+from flows.doctor.finding import CheckResult, note, wrong
 from flows.gateway_status import NotServingError
 from flows.settings import Settings
+from flows.trials import Trial
+from flows.workload_file import Workload
 
 RULE = "canary of the workload's file"  # who ends a canary by its evidence
 
@@ -82,7 +88,7 @@ def start(
     version: Version,
     champion: Version,
     decision: Decision,
-) -> Rollout:
+) -> RecordedRollout:
     """Let an approved and released version answer a share; idempotent, and resumed after a kill.
 
     The caller holds the workload's lock and has checked the approval. Another version's canary is
@@ -117,14 +123,14 @@ def start(
         order=order.to_text(),
         now=now,
     )
-    begun = Rollout({"intended": first})
+    begun = RecordedRollout({"intended": first})
     with warehouse.connect(home.tables) as con, warehouse.transaction(con):
         rollout_log.write(con, first)
         append_link(home, con, begun, "start", f"version {number} answers a share")
     return resume_start(home, begun, decision)
 
 
-def resume_start(home: Settings, rollout: Rollout, decision: Decision) -> Rollout:
+def resume_start(home: Settings, rollout: RecordedRollout, decision: Decision) -> RecordedRollout:
     """Tag the version, set its alias, and record that; idempotent."""
     name, number = rollout.intention.workload_id, rollout.intention.version
     if "started" in rollout.entries:
@@ -137,14 +143,52 @@ def resume_start(home: Settings, rollout: Rollout, decision: Decision) -> Rollou
     return _add_step(home, rollout, "started")
 
 
-def stop(home: Settings, rollout: Rollout, why: str) -> None:
+def trial(home: Settings, workload: str) -> Trial | None:
+    """Return the version that proves itself now."""
+    rollout = running(home, workload)
+    if rollout is None:
+        return None
+    first = rollout.intention
+    return Trial(first.version, first.evidence_digest, rollout.ending is not None)
+
+
+def trial_version(con: Connection, workload: str) -> str | None:
+    """Return the number of that version."""
+    rollout = rollout_log.unsettled(con, workload)
+    return rollout.intention.version if rollout else None
+
+
+def outputs_in_use(con: Connection) -> set[str]:
+    """Return the evidence and the adapters that any canary was about."""
+    firsts = [rollout.intention for rollout in rollout_log.list_rollouts(con)]
+    return {name for first in firsts for name in (first.evidence_digest, first.adapter_key)}
+
+
+def begin(
+    home: Settings,
+    settings: RolloutSettings,
+    version: Version,
+    champion: Version,
+    decision: Decision,
+) -> str:
+    """Let an approved and released version answer a share; return the canary's id."""
+    return start(home, settings, version, champion, decision).id
+
+
+def end(home: Settings, workload: str, why: str) -> None:
+    """Stop the canary that runs, if one does; the champion stays."""
+    if (rollout := running(home, workload)) is not None:
+        stop(home, rollout, why)
+
+
+def stop(home: Settings, rollout: RecordedRollout, why: str) -> None:
     """End a canary of which nothing was shown, by rule; the champion stays."""
-    end(home, rollout, "stopped", why)
+    record_end(home, rollout, "stopped", why)
     settle_version(home, rollout)
 
 
-def end(
-    home: Settings, rollout: Rollout, outcome: RolloutEnding, why: str, record: Json = None
+def record_end(
+    home: Settings, rollout: RecordedRollout, outcome: RolloutEnding, why: str, record: Json = None
 ) -> None:
     """Record in one transaction that a canary ended by rule; the first end counts.
 
@@ -167,7 +211,7 @@ def end(
         write(con)
 
 
-def rollback_change(rollout: Rollout, *, by: str, reason: str) -> ChampionChange:
+def rollback_change(rollout: RecordedRollout, *, by: str, reason: str) -> ChampionChange:
     """Return the change that leaves a canary's version for the champion, who stays."""
     first = rollout.intention
     champion = registry.version_numbered(first.workload_id, first.champion)
@@ -185,7 +229,7 @@ def rollback_change(rollout: Rollout, *, by: str, reason: str) -> ChampionChange
     )
 
 
-def settle_version(home: Settings, rollout: Rollout) -> None:
+def settle_version(home: Settings, rollout: RecordedRollout) -> None:
     """Make tags and alias of an ended canary's version as its end says; idempotent.
 
     A version that goes on is champion already.
@@ -213,7 +257,7 @@ def settle_version(home: Settings, rollout: Rollout) -> None:
 def append_link(
     home: Settings,
     con: Connection,
-    rollout: Rollout,
+    rollout: RecordedRollout,
     event: Event,
     why: str,
     record: Json = None,
@@ -258,14 +302,14 @@ def counts_text(record: Json) -> str:
     return "; ".join(parts)
 
 
-def order_of(rollout: Rollout) -> RolloutOrder:
+def order_of(rollout: RecordedRollout) -> RolloutOrder:
     """Return a canary's order as the warehouse has it."""
     return rollout_order.read(rollout.order)
 
 
 def rollouts_of(
     home: Settings, workload: str | None = None, wait_seconds: float = PATIENCE_SECONDS
-) -> Sequence[Rollout]:
+) -> Sequence[RecordedRollout]:
     """List the canaries of a workload, or of all, the oldest first."""
     if not home.has_warehouse:
         return []
@@ -273,7 +317,7 @@ def rollouts_of(
         return rollout_log.list_rollouts(con, workload)
 
 
-def running(home: Settings, workload: str) -> Rollout | None:
+def running(home: Settings, workload: str) -> RecordedRollout | None:
     """Return the canary of a workload that is under way or was interrupted."""
     with warehouse.connect(home.tables) as con:
         return rollout_log.unsettled(con, workload)
@@ -284,10 +328,10 @@ def read_canaries(home: Settings, workload: str) -> list[CanaryStatus]:
     return [_status(home, rollout) for rollout in reversed(rollouts_of(home, workload))]
 
 
-def _status(home: Settings, rollout: Rollout) -> CanaryStatus:
+def _status(home: Settings, rollout: RecordedRollout) -> CanaryStatus:
     first, order = rollout.intention, order_of(rollout)
     shared = rollout.id if rollout.ending is None else None
-    report = gateway_status.read_rollout(home, first.workload_id, shared)
+    report = rollout_reports.read_rollout(home, first.workload_id, shared)
     if report is not None and report.id != rollout.id:
         report = None
     record: dict[str, Json] = {}
@@ -324,13 +368,77 @@ def _status(home: Settings, rollout: Rollout) -> CanaryStatus:
     )
 
 
-def _add_step(home: Settings, rollout: Rollout, step: Literal["started", "settled"]) -> Rollout:
+def _add_step(
+    home: Settings, rollout: RecordedRollout, step: Literal["started", "settled"]
+) -> RecordedRollout:
     now = _now()
     with warehouse.connect(home.tables) as con, warehouse.transaction(con):
         rollout_log.add_step(con, rollout, step, now)
     entry = replace(rollout.intention, step=step, record="{}", noted_at=now)
-    return Rollout({**rollout.entries, step: entry})
+    return RecordedRollout({**rollout.entries, step: entry})
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def form_text(home: Settings, evidence: Evidence, workload: Workload) -> str:
+    """Say what an approval starts; empty where versions become champion at once."""
+    name, canary = evidence.subject.workload, workload.serve.canary
+    if canary is None:
+        return ""
+    champion = registry.champion_version(name)
+    version = registry.version_of_evidence(name, evidence.digest)
+    number = champion.number if champion else None
+    why = immediate_reason(home, workload.serve, number, name)
+    if champion is None or version is None or why is not None:
+        return (
+            f"\n**On approval** it becomes champion at once: {why or 'it is not registered'}.\n\n"
+        )
+    here = running(home, name)
+    replaced = (
+        f", and stops the canary of version {here.intention.version}"
+        if here is not None and here.intention.version != version.number
+        else ""
+    )
+    return (
+        f"\n**On approval** it answers a share first, as a canary{replaced}: {canary.summary}.\n\n"
+    )
+
+
+def check(home: Settings, wait_seconds: float) -> Iterator[CheckResult]:
+    """Check that canaries are answered and decided, and that those that answer were started."""
+    try:
+        rollouts = rollouts_of(home, wait_seconds=wait_seconds)
+    except WarehouseBusyError:
+        yield note("canaries", "not checked: others hold the warehouse", "run the doctor again")
+        return
+    open_ones = {each.intention.workload_id: each for each in rollouts if not each.is_settled}
+    try:
+        served: Iterable[str] | None = gateway_status.served_workloads(home)
+    except (NotServingError, StoreError):
+        served = None
+    for workload, rollout in sorted(open_ones.items()):
+        what = f"version {rollout.intention.version} of {workload}"
+        if rollout.ending is not None or "started" not in rollout.entries:
+            remedy = "maintenance finishes it; `flywheel up` where it does not run"
+            yield note("canaries", f"the canary of {what} was interrupted", remedy)
+        elif served is None or workload not in served:
+            state = f"{what} is a canary, and no gateway of this home serves the workload"
+            yield wrong("canaries", state, f"`flywheel serve`; or {_stop_command(workload)}")
+        elif (undecided := rollout.entries.get("undecided")) is not None:
+            since = f"{undecided.noted_at:%Y-%m-%d %H:%M}"
+            state = f"the canary of {what} is undecided since {since}: {undecided.note}"
+            yield note(
+                "canaries", state, f"{_stop_command(workload)} --to canary, or --to champion"
+            )
+    ids = {each.id for each in rollouts}
+    for file in sorted(rollout_reports.rollout_file(home, "any").parent.glob("*.json")):
+        report = rollout_reports.read_rollout(home, file.stem)
+        if report is None or report.id not in ids:
+            said = f"canary {report.id}" if report else "no canary in the gateway's form"
+            yield wrong("canaries", f"{file} is of {said}, which nobody started here", f"rm {file}")
+
+
+def _stop_command(workload: str) -> str:
+    return f"`flywheel serve canary stop {workload}`"

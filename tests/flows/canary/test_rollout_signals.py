@@ -11,9 +11,9 @@ from s3fs import S3FileSystem
 from components.extensions.canary import shared_rollouts
 from components.extensions.machines.object_store import ObjectStore
 from components.schema import Json
-from flows import gateway_status
+from flows.canary import rollout_reports
+from flows.canary.rollout_signals import EVERY, RolloutSignals, decided
 from flows.settings import Settings
-from flows.stack.rollout_signals import EVERY, RolloutSignals, decided
 from tests.support import buckets
 
 
@@ -39,7 +39,7 @@ class FakeDeployments:
 
 
 def write(home: Settings, workload: str, **content: str) -> Path:
-    file = gateway_status.rollout_file(home, workload)
+    file = rollout_reports.rollout_file(home, workload)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"id": "abc", "workload": workload, **content}))
     return file
@@ -73,7 +73,7 @@ def test_what_is_no_report_starts_nothing(tmp_path: Path) -> None:
     home, prefect = Settings(tmp_path, 4200, 5000), FakeDeployments()
     signals = RolloutSignals(prefect.http, home)
     write(home, "support", state="hold").write_text('{"id": 3')
-    write(home, "support", state="hold").rename(gateway_status.rollout_file(home, "other"))
+    write(home, "support", state="hold").rename(rollout_reports.rollout_file(home, "other"))
     write(home, "third", state="hold").write_text("[" * 100_000)
     signals.look_round(0.0)
     assert prefect.requests == 0

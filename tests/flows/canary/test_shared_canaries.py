@@ -15,8 +15,8 @@ from components.extensions.machines.object_store import ObjectStore
 from components.register.registry import Aliases
 from components.serve import seen_gateways
 from components.serve.seen_gateways import SeenChampion, SeenGateway
-from flows import canary_rollouts, gateway_status, settle_rollouts
-from flows.canary_rollouts import RolloutError
+from flows.canary import canary_rollouts, rollout_reports, settle_rollouts
+from flows.canary.canary_rollouts import RolloutError
 from flows.settings import Settings
 from tests.support import buckets, canary_home
 from tests.support.canary_home import CanaryHome
@@ -56,7 +56,7 @@ def send(running: CanaryHome, folder: Path, slow: tuple[int, int], state: str = 
     alone = CanaryHome(replace(running.home, store=None), running.workload)
     alone.report_counts(slow)
     rollout = running.rollout().id
-    file = gateway_status.evidence_file(alone.home, rollout)
+    file = rollout_reports.evidence_file(alone.home, rollout)
     lines = file.read_bytes().splitlines(keepends=True)
     half = len(lines) // 2
     for name, part in {"a": lines[:half], "b": lines[half:]}.items():
@@ -64,7 +64,7 @@ def send(running: CanaryHome, folder: Path, slow: tuple[int, int], state: str = 
         own.write_bytes(b"".join(part))
         shared = SharedEvidence(STORE, rollout, folder / f"{name}.jsonl", own, name)
         shared.exchange(is_sending=True)
-    report = gateway_status.rollout_file(alone.home, running.workload)
+    report = rollout_reports.rollout_file(alone.home, running.workload)
     content = json.loads(report.read_text())
     report.unlink()
     file.unlink()
@@ -83,7 +83,7 @@ def test_what_two_gateways_saw_makes_a_version_champion(running: CanaryHome, tmp
     done = settle_rollouts.settle(running.home, running.workload)
     assert done is not None and done.outcome == "hold"
     assert running.aliases() == Aliases(champion="2", previous="1")
-    assert [*(running.home.serve / gateway_status.EVIDENCE).iterdir()] == []
+    assert [*(running.home.serve / rollout_reports.EVIDENCE).iterdir()] == []
 
 
 def test_what_they_say_without_its_evidence_does_not(running: CanaryHome, tmp_path: Path):

@@ -21,8 +21,8 @@ from components.extensions.canary import shared_rollouts
 from components.extensions.machines import object_store
 from components.extensions.machines.object_store import ObjectStore
 from components.schema import Json
-from flows import gateway_status
-from flows.gateway_status import DECIDING
+from flows.canary import rollout_reports
+from flows.canary.rollout_reports import DECIDING
 from flows.settings import Settings
 
 EVERY = 2.0  # seconds between two looks
@@ -37,7 +37,7 @@ class RolloutSignals:
     def __init__(self, http: httpx.Client, settings: Settings) -> None:
         self._http = http
         self._api = settings.prefect_api_url
-        self._folder = gateway_status.rollout_file(settings, "any").parent
+        self._folder = rollout_reports.rollout_file(settings, "any").parent
         self._seen: dict[Path, int] = {}
         self._next_look = 0.0
         self._shared: SimpleQueue[tuple[str, str]] = SimpleQueue()

@@ -1,0 +1,4 @@
+"""Canaries: start, standing, settling and end; the flows' half of ``components.extensions.canary``.
+
+`canary_rollouts` is the port ``flows.trials.Trials``.
+"""
