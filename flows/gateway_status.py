@@ -41,7 +41,7 @@ RESTART_SECONDS = 3600.0  # after which one that is silent is not expected back
 TOLD_STEPS = frozenset(
     {"flipped", "refused", "withdrawn", "recovered", "canary_began", "canary_ended"}
 )
-MOST_STEPS = 12
+MAX_STEPS = 12
 
 
 class ServeFileError(ValueError):
@@ -305,7 +305,7 @@ def _history(lines: list[Report]) -> list[SwapStep]:
         match = staged_version.NAME.fullmatch(model)
         version = match["version"] if match else model
         history.append(SwapStep(repeated[0]["at"], version, step, reason, len(repeated)))
-    return history[::-1][:MOST_STEPS]
+    return history[::-1][:MAX_STEPS]
 
 
 def gateway_name(gateway: SeenGateway) -> str:

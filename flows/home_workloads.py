@@ -10,7 +10,7 @@ from components.schema import parse_yaml
 from components.store import output_folders
 from flows.settings import Settings
 
-MOST_BYTES = 2**20  # a workload's file has some kilobytes; what is larger is another file
+MAX_BYTES = 2**20  # a workload's file has some kilobytes; what is larger is another file
 
 
 class WorkloadFileError(LookupError):
@@ -22,8 +22,8 @@ def read_text(file: Path) -> str:
     if file.exists() and not file.is_file():  # a pipe would never end
         raise OSError(errno.EINVAL, "it is not a regular file")
     with file.open("rb") as opened:
-        content = opened.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
+        content = opened.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
         raise OSError(errno.EFBIG, "it is larger than 1 MiB")
     return content.decode()
 

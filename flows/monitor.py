@@ -48,7 +48,7 @@ from flows.rollback_rules import Order
 from flows.settings import Settings
 from flows.workload_file import Workload, WorkloadError
 
-MOST_STARTS = 10  # of the newest turns, and looks that started none, on the page
+MAX_STARTS = 10  # of the newest turns, and looks that started none, on the page
 
 TURN_WANTED = "flywheel.turn.wanted"  # the event that requests a turn; an automation starts it
 
@@ -209,7 +209,7 @@ def measure_status(
         latencies = workload_status.latencies(con, workload.workload, since)
         trigger = workload.trigger or Trigger()
         signs = find_signs(con, workload.workload, champion, trigger, now)
-        starts = turn_starts.read_starts(con, workload.workload, MOST_STARTS)
+        starts = turn_starts.read_starts(con, workload.workload, MAX_STARTS)
     speeds = evaluated_speeds(home, workload.workload)
     return WorkloadStatus(
         workload=workload.workload,

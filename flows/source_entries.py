@@ -14,7 +14,7 @@ from components.collect.source import Defaults, Input, Kind
 from components.schema import Config
 from components.store.addresses import without_secrets
 
-MOST_FOLDERS = 3  # maximum folders that a summary names
+MAX_FOLDERS = 3  # maximum folders that a summary names
 
 MLFLOW = "mlflow:"  # before the name of an experiment whose traces are pulled
 
@@ -202,7 +202,7 @@ def require_answering(place: str, away: Set[str]) -> None:
 
 def unread_sentence(folders: Sequence[str]) -> str:
     """Return how many folders globs match, and what reads their files."""
-    names = ", ".join(folders[:MOST_FOLDERS]) + (", ..." if len(folders) > MOST_FOLDERS else "")
+    names = ", ".join(folders[:MAX_FOLDERS]) + (", ..." if len(folders) > MAX_FOLDERS else "")
     return (
         f"{len(folders)} folders that a glob matches are not read: {names} (name them, or end the "
         "glob in /**)"

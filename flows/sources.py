@@ -225,8 +225,8 @@ def _load_pieces(
 
 
 def _reasons(unread: Sequence[OSError]) -> list[str]:
-    rest = len(unread) - MOST_UNREAD
-    return [*map(str, unread[:MOST_UNREAD]), *([f"and {rest} more"] if rest > 0 else [])]
+    rest = len(unread) - MAX_UNREAD
+    return [*map(str, unread[:MAX_UNREAD]), *([f"and {rest} more"] if rest > 0 else [])]
 
 
 def _singly(inputs: Iterable[Input]) -> Iterator[list[Input]]:
@@ -309,4 +309,4 @@ def loading_summary(loaded: Sequence[Loaded], folders: Sequence[str] = ()) -> st
     return summary + (f"; {unread_sentence(folders)}" if folders else "")
 
 
-MOST_UNREAD = 20  # maximum places that can't be read, and are named
+MAX_UNREAD = 20  # maximum places that can't be read, and are named

@@ -33,7 +33,7 @@ MEMORY_BYTES = 768 * 2**20
 BURST_SECONDS, SHARE = 10.0, 0.25
 """A client may have grammars compiled for so long at once, and for such a part of the time."""
 
-MOST_KEPT = 512
+MAX_KEPT = 512
 LONGEST_REASON = 500  # characters: llguidance repeats what it was given
 
 
@@ -97,7 +97,7 @@ class GrammarProcesses:
         return outcome
 
     def _keep(self, key: bytes, outcome: str | _Refusal | None) -> None:
-        if len(self._kept) >= MOST_KEPT:
+        if len(self._kept) >= MAX_KEPT:
             self._kept.pop(next(iter(self._kept)))
         self._kept[key] = outcome
 
@@ -180,7 +180,7 @@ class _Shares:
     def count(self, client: str, seconds: float) -> None:
         """Add what a client used."""
         self._used[client] = self._now(client) + seconds, time.monotonic()
-        if len(self._used) > MOST_KEPT:
+        if len(self._used) > MAX_KEPT:
             self._used = {each: self._used[each] for each in self._used if self._now(each)}
 
     def _now(self, client: str) -> float:

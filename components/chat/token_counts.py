@@ -15,7 +15,7 @@ from components.store.warehouse import Connection
 
 FILE = "tokenizer.json"
 
-MOST_COUNTED = 50_000
+MAX_COUNTED = 50_000
 """Texts counted since the cache was read; after more it is read again, to take less memory."""
 
 KEY = np.dtype("S32")  # the hex digits of a text's MD5
@@ -100,7 +100,7 @@ class Counter:
         with warehouse.present(self._con, "counted", columns):
             self._con.execute("insert into curated.token_counts by name select * from counted")
         self._counted |= counted
-        if len(self._counted) > MOST_COUNTED:
+        if len(self._counted) > MAX_COUNTED:
             del self._cached
             self._counted.clear()
 

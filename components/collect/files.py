@@ -190,7 +190,7 @@ def _requests(path: Path) -> Iterator[Line | Unreadable]:
         for number, request in enumerate(otlp_encoding.decode_file(content), start=1):
             yield Line(number, json.dumps(request, ensure_ascii=False))
     except ValueError as error:
-        yield Unreadable(number + 1, content[: lines.MOST_KEPT], str(error))
+        yield Unreadable(number + 1, content[: lines.MAX_KEPT], str(error))
 
 
 def _whole(path: Path) -> bytes:

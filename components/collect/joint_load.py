@@ -15,7 +15,7 @@ from components.collect.lines import Unreadable
 from components.collect.load_file import Loaded
 from components.collect.record_batches import RecordOrigin, ValidatedBatch
 from components.collect.source import SourceRecord
-from components.collect.writer import MOST_REFUSED, Stored, Within, committed
+from components.collect.writer import MAX_REFUSED, Stored, Within, committed
 from components.store import arrow, warehouse
 from components.store.warehouse import Connection
 
@@ -115,7 +115,7 @@ class _NumberedFiles:
             number = refused.number - int(ends[file])
             self.tallies[file].refused.append(replace(refused, number=number))
             self._refused_bytes += len(refused.content)
-        if self._refused_bytes > MOST_REFUSED:
+        if self._refused_bytes > MAX_REFUSED:
             raise _SeparateError
         batch = replace(batch, refused=())
         rows: Any = batch.rows

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from components.collect.lines import LONGEST, MOST_KEPT, Line, Unreadable
+from components.collect.lines import LONGEST, MAX_KEPT, Line, Unreadable
 from components.store.unpacked_file import UnpackedFile
 
 PIECE = 2**20
@@ -85,7 +85,7 @@ class _Text:
         Its brackets show its end: a comma and an object, or the end of the array, follow it.
         """
         while (end := self._end_of_value()) is None:
-            if len(self._text) - self.at > MOST_KEPT or not self._more():
+            if len(self._text) - self.at > MAX_KEPT or not self._more():
                 return None
         value = self._text[self.at : end]
         self.at = end
@@ -103,10 +103,10 @@ class _Text:
         return None
 
     def rest(self) -> bytes:
-        """Return the remaining text, up to ``MOST_KEPT`` bytes."""
-        while len(self._text) - self.at < MOST_KEPT and self._more():
+        """Return the remaining text, up to ``MAX_KEPT`` bytes."""
+        while len(self._text) - self.at < MAX_KEPT and self._more():
             pass
-        return _bytes(self._text[self.at :])[:MOST_KEPT]
+        return _bytes(self._text[self.at :])[:MAX_KEPT]
 
     def _more(self) -> bool:
         if self._stream is None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from components.store.unpacked_file import UnpackedFile
 
 LONGEST = 16 * 2**20  # maximum bytes of a log line
-MOST_KEPT = 4 * LONGEST  # bytes of a longer line that are kept in quarantine
+MAX_KEPT = 4 * LONGEST  # bytes of a longer line that are kept in quarantine
 BLOCK = 32 * 2**20
 SCAN_BYTES = 2**18  # bytes to scan at a time: few enough to stay in a processor's cache
 
@@ -151,7 +151,7 @@ def _skip_long_line(
     while piece := stream.read(BLOCK):
         end = piece.find(b"\n") + 1 or len(piece)
         length += end
-        kept += piece[: min(end, MOST_KEPT - len(kept))]
+        kept += piece[: min(end, MAX_KEPT - len(kept))]
         if piece[end - 1] == BREAK:
             return _too_long(number, length, bytes(kept)), np.frombuffer(piece[end:], np.uint8)
     return _too_long(number, length, bytes(kept)), np.empty(0, np.uint8)

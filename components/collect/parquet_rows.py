@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from components.collect.lines import LONGEST, MOST_KEPT, Line, Unreadable
+from components.collect.lines import LONGEST, MAX_KEPT, Line, Unreadable
 from components.collect.sources import fields
 from components.schema import Json
 
@@ -45,7 +45,7 @@ def read_parquet(path: Path) -> Iterator[Line | Unreadable]:
                 yield row if isinstance(row, Unreadable) else _row_line(number, row)
     except (pa.ArrowException, OSError) as error:
         with path.open("rb") as file:
-            content = file.read(MOST_KEPT) if number == 0 else b""
+            content = file.read(MAX_KEPT) if number == 0 else b""
         yield Unreadable(number + 1, content, f"the Parquet file is damaged from here on: {error}")
 
 

@@ -16,9 +16,9 @@ from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection
 
-MOST_REASONS = 20  # maximum reasons of one file; a randomly damaged file has thousands
+MAX_REASONS = 20  # maximum reasons of one file; a randomly damaged file has thousands
 
-MOST_BYTES = 2_000  # maximum bytes of an example
+MAX_BYTES = 2_000  # maximum bytes of an example
 
 _VALUES = re.compile(r'"[^"]*"?|0x[0-9a-f]+|[0-9][0-9.]*')
 
@@ -116,7 +116,7 @@ REMEDIES: tuple[tuple[str, str], ...] = (
 def read(con: Connection, origin: RecordOrigin) -> tuple[QuarantineReason, ...]:
     """Return why lines of a file were quarantined at its load, the most frequent reason first."""
     values = {"digest": origin.digest, "source_name": origin.source, "now": origin.now}
-    limits = {"most": MOST_REASONS, "most_bytes": MOST_BYTES}
+    limits = {"most": MAX_REASONS, "most_bytes": MAX_BYTES}
     model = "marts/quarantine_reasons"
     return tuple(warehouse.records(con, model, QuarantineReason, **values, **limits))
 

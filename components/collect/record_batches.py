@@ -34,7 +34,7 @@ _Line: TypeAlias = tuple[Kind, int, str, "str | None"]
 """A record's kind, place, verbatim text, and canonical JSON text unless the verbatim text is it."""
 
 BATCH_CHARACTERS = 16 * 2**20
-MOST_UNREADABLE = 1_000  # maximum refused records of a batch, if they are short
+MAX_UNREADABLE = 1_000  # maximum refused records of a batch, if they are short
 
 RETURN = ord("\r")
 SHORTEST = 13  # Arrow stores shorter strings in the view itself
@@ -127,7 +127,7 @@ def _batches(
         if isinstance(line, Unreadable):
             unreadable.append(line)
             unreadable_bytes += len(line.content)
-            if len(unreadable) >= MOST_UNREADABLE or unreadable_bytes >= BATCH_CHARACTERS:
+            if len(unreadable) >= MAX_UNREADABLE or unreadable_bytes >= BATCH_CHARACTERS:
                 yield Batch(kind_of_unreadable, {}, 0, unreadable)
                 unreadable, unreadable_bytes = [], 0
             continue

@@ -12,8 +12,8 @@ from components.schema import Json
 from components.store import record_identity, warehouse
 from components.store.warehouse import Connection
 
-MOST_SAMPLED = 2_000  # maximum interactions in a workload's sample
-MOST_BYTES = 2**18  # maximum bytes of a record in the sample, which is held in memory
+MAX_SAMPLED = 2_000  # maximum interactions in a workload's sample
+MAX_BYTES = 2**18  # maximum bytes of a record in the sample, which is held in memory
 
 UNNAMED = "\N{REPLACEMENT CHARACTER}"  # a default that shows which records name no workload
 
@@ -69,7 +69,7 @@ def feedback(con: Connection) -> list[FeedbackJoin]:
 
 def sample(con: Connection, workload_id: str) -> Iterator[dict[str, Json]]:
     """Yield a random sample of a workload's interactions, as canonical records."""
-    values = {"workload_id": workload_id, "most": MOST_SAMPLED, "most_bytes": MOST_BYTES}
+    values = {"workload_id": workload_id, "most": MAX_SAMPLED, "most_bytes": MAX_BYTES}
     for row in warehouse.read(con, "marts/logged_sample", dict[str, str], **values):
         yield dict(record_identity.read(row["record"]))
 

@@ -35,7 +35,7 @@ Begin: TypeAlias = Callable[[], Future[Item] | Future[Item | None] | None]
 WAL_BYTES = 16 * 2**20  # bytes of DuckDB's write-ahead log at which it checkpoints
 MANY_BYTES = 256 * 2**20  # bytes of a load that fills several row groups of a lake
 AHEAD = 3  # batches to validate ahead of the writer; each holds up to twice 32 MiB
-MOST_REFUSED = 32 * 2**20  # maximum bytes of refused records in memory before they are written
+MAX_REFUSED = 32 * 2**20  # maximum bytes of refused records in memory before they are written
 
 
 Within: TypeAlias = Callable[[Connection], AbstractContextManager[None]]
@@ -243,10 +243,10 @@ def _without_erased(con: Connection, records: list[warehouse.Row]) -> list[wareh
 
 
 def _number_statements(batches: Iterable[ValidatedBatch]) -> Iterator[tuple[int, ValidatedBatch]]:
-    """Yield each batch with a number that grows whenever ``MOST_REFUSED`` is reached."""
+    """Yield each batch with a number that grows whenever ``MAX_REFUSED`` is reached."""
     size = 0
     for batch in batches:
-        yield size // MOST_REFUSED, batch
+        yield size // MAX_REFUSED, batch
         size += sum(len(refused.content) for refused in batch.refused)
 
 

@@ -22,7 +22,7 @@ from components.store import json_lines
 
 THREADS = 2
 
-MOST_COMPARED = 1000
+MAX_COMPARED = 1000
 """Held-out rows of which the share with a paraphrase among the training rows is counted."""
 
 
@@ -133,10 +133,10 @@ def decontaminate(
 def count_paraphrased(asked: AskedTexts, trained: Positions, held_out: Positions) -> Paraphrases:
     """Count the held-out rows that a row to train on paraphrases.
 
-    Of more than ``MOST_COMPARED`` those with the smallest digests are compared, so that the time
+    Of more than ``MAX_COMPARED`` those with the smallest digests are compared, so that the time
     grows with the rows to train on alone.
     """
-    chosen = np.argsort(asked.own.digests[held_out, 0], kind="stable")[:MOST_COMPARED]
+    chosen = np.argsort(asked.own.digests[held_out, 0], kind="stable")[:MAX_COMPARED]
     held_out = held_out[chosen]
     tested, learned = (asked.own.words.at(asked.telling(rows)) for rows in (held_out, trained))
     with ThreadPoolExecutor(THREADS) as pool:

@@ -27,7 +27,7 @@ RETRIES = 5
 """Of a batch whose node or process died; a batch that kills each of its processes ends the work."""
 
 BATCHES_AHEAD = 3  # in flight for each core of the cluster
-MOST_AHEAD = 64  # batches in flight at most, as they and their results are in the head's memory
+MAX_AHEAD = 64  # batches in flight at most, as they and their results are in the head's memory
 LOOK_EVERY = 32  # batches, after which the cores are counted again: nodes come and go
 
 PING_SECONDS = 10.0
@@ -82,7 +82,7 @@ def map_on_ray(
             for number, batch in enumerate(batches):
                 with _explained(ray, pool.address):
                     if number % LOOK_EVERY == 0:
-                        ahead = min(MOST_AHEAD, BATCHES_AHEAD * max(1, _cores(ray)))
+                        ahead = min(MAX_AHEAD, BATCHES_AHEAD * max(1, _cores(ray)))
                     # As bytes, since Ray's pickler calls Python for each object in them.
                     under_way.append(run.remote(job, expected, pickle.dumps(batch)))
                 while len(under_way) >= ahead:

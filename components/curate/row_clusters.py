@@ -102,13 +102,13 @@ def _content(message: dict[str, Json]) -> Json:
     return ["" if content is None else text, functions]
 
 
-MOST_CONVERSATIONS = 5
+MAX_CONVERSATIONS = 5
 """Text shared by more conversations identifies none of them; retries and edits are fewer."""
 
-MOST_OF_ALL = 1 / 3
+MAX_OF_ALL = 1 / 3
 """An id on a larger share of the rows identifies no conversation."""
 
-MOST_OF_PERSON = 1 / 2
+MAX_OF_PERSON = 1 / 2
 """An id on most rows identifies no person. Below that a person costs requests, the more the larger
 their share is: 1 / (1 - share) times as many are needed."""
 
@@ -172,14 +172,14 @@ def tie(
     is_settled = np.zeros(0, np.bool_)
     if settled is not None and len(settled.ids):
         is_settled = settled.of(origins.names)[0] != UNPLACED
-    conversation = _without_common(origins, origins.conversation, MOST_OF_ALL, is_settled)
+    conversation = _without_common(origins, origins.conversation, MAX_OF_ALL, is_settled)
     user = _without_common(
-        origins, origins.user, MOST_OF_PERSON, is_settled if split_by == "user" else is_settled[:0]
+        origins, origins.user, MAX_OF_PERSON, is_settled if split_by == "user" else is_settled[:0]
     )
     askers = [_first_of(user, conversation)]
     if split_by != "user":  # else the conversations of one user are on one side anyway
         askers.append(_first_of(conversation, user))
-    is_common = _are_common(origins, clusters, askers, MOST_CONVERSATIONS)
+    is_common = _are_common(origins, clusters, askers, MAX_CONVERSATIONS)
     related = [np.where(is_common, MISSING, codes) for codes in (user, conversation)]
     if split_by == "user":  # what two people asked would chain all that they asked
         is_common = _are_common(origins, clusters, askers, 1)
@@ -283,7 +283,7 @@ class _Paths:
         self._conversations = np.zeros(count, np.int64)
         # A later turn continues an inner path and is counted instead.
         ends = np.flatnonzero(self._is_end & is_inner)
-        self._conversations[ends] = np.maximum(0, contexts[ends] - MOST_CONVERSATIONS)
+        self._conversations[ends] = np.maximum(0, contexts[ends] - MAX_CONVERSATIONS)
         _, first = np.unique(last, return_index=True)
         whole = first[~is_inner[last[first]]]
         codes = paths.take(whole).codes
@@ -293,7 +293,7 @@ class _Paths:
         answered = _distinct(self._answered, requests, count)
         has_before = before != MISSING
         repeated = _distinct(before[has_before], requests[has_before], count)
-        most = MOST_CONVERSATIONS
+        most = MAX_CONVERSATIONS
         self._is_rare = (repeated <= most) & (answered > 0) & (answered <= most)
         previous = paths.codes[np.maximum(paths.bounds[1:] - 2, 0)]
         # The preceding turn was not logged as a prefix of this one.
@@ -307,7 +307,7 @@ class _Paths:
         A row's first column is missing only if all are. The names are those of the origins and
         more.
         """
-        is_rare = self._conversations[self._paths.codes] <= MOST_CONVERSATIONS
+        is_rare = self._conversations[self._paths.codes] <= MAX_CONVERSATIONS
         places, owners = np.flatnonzero(is_rare), self._paths.rows[is_rare]
         first, last = (np.full(len(self._rows), MISSING) for _ in range(2))
         first[owners[::-1]] = self._paths.codes[places[::-1]]

@@ -253,14 +253,14 @@ class Allowed:
         )
 
 
-MOST_ROWS = 1_000_000
+MAX_ROWS = 1_000_000
 """Rows that a curation holds in 4 GB; more than a training of adapters can use."""
 
 
 class Rules(Config):
     """Conditions on a workload's examples, and the split."""
 
-    at_most: int | None = Field(default=MOST_ROWS, ge=1)
+    at_most: int | None = Field(default=MAX_ROWS, ge=1)
     """Interactions that are curated, so that memory and time don't grow with the log: all with
     feedback, and of the others a sample by the hash of their ids, which a growing log changes
     little by little; null curates all, in 2 to 4 KB of memory each."""
@@ -323,7 +323,7 @@ class Rules(Config):
         fields: dict[str, object] = handler(self)
         if self.clients == ClientShares():
             fields.pop("clients", None)
-        if self.at_most == MOST_ROWS:
+        if self.at_most == MAX_ROWS:
             fields.pop("at_most", None)
         if self.holdout_per_cluster is None:
             fields.pop("holdout_per_cluster", None)

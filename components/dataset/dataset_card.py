@@ -16,7 +16,7 @@ from components.pages.charts import GRID, INK, NEW, OTHER, PAPER, THERE
 from components.schema import ALWAYS, ClientShares, Json
 
 COLOURS = {"train": OTHER, "validation": THERE, "holdout": NEW}
-MOST_BARS = 20
+MAX_BARS = 20
 BINS = 40
 WIDE = 6  # if the longest row exceeds this multiple of the shortest, the length axis is logarithmic
 
@@ -41,7 +41,7 @@ def _picture(
     folder: Path, name: str, title: str, paint: Callable[[Axes, Figures], None], figures: Figures
 ) -> tuple[str, str]:
     """Draw one PNG, 1050 pixels wide, on white so that any theme can show it."""
-    labels = min(len(figures.labels), MOST_BARS) + 1
+    labels = min(len(figures.labels), MAX_BARS) + 1
     bars = {"verdicts": len(figures.snapshot.counts), "labels": labels}
     height = 1.2 + 0.24 * bars[name] if name in bars else 2.8
     figure = Figure(figsize=(7, height), dpi=150, facecolor=PAPER)
@@ -73,7 +73,7 @@ def _verdicts(axes: Axes, figures: Figures) -> None:
 
 
 def _labels(axes: Axes, figures: Figures) -> None:
-    shown, rest = figures.labels[:MOST_BARS], figures.labels[MOST_BARS:]
+    shown, rest = figures.labels[:MAX_BARS], figures.labels[MAX_BARS:]
     if rest:
         shown = [*shown, SideCount.total(f"{len(rest):,} others", rest)]
     _stack(axes.barh, shown, "left")
@@ -158,7 +158,7 @@ REPLAY = "replay"  # the source of rows of other sets, which no log has
 SPLITS = {"train": "train", "validation": "validation", "holdout": "test"}
 """Hugging Face's name of each side."""
 
-MOST_ROWS = 25  # longer tables are cut; the Parquet files have the rest
+MAX_ROWS = 25  # longer tables are cut; the Parquet files have the rest
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
@@ -216,7 +216,7 @@ def _span(days: tuple[str, str]) -> str:
 
 def _spread_table(title: str, counts: Sequence[SideCount]) -> str:
     sides = [side for side in SIDES if any(getattr(count, side) for count in counts)]
-    shown, rest = counts[:MOST_ROWS], counts[MOST_ROWS:]
+    shown, rest = counts[:MAX_ROWS], counts[MAX_ROWS:]
     rows = [
         [templates.code(count.name), *(f"{getattr(count, side):,}" for side in sides)]
         for count in shown

@@ -21,7 +21,7 @@ from components.store.warehouse import Connection, Location
 
 SIDES = ("train", "validation", "holdout")
 
-MOST_DAYS = 60  # longer ranges are shown by month
+MAX_DAYS = 60  # longer ranges are shown by month
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ def read_figures(
         sources=sections.get("source", []),
         labels=sections["label"],
         feedback=sections.get("feedback", []),
-        times=_by_month(days) if len(days) > MOST_DAYS else days,
+        times=_by_month(days) if len(days) > MAX_DAYS else days,
         days=(days[0].name, days[-1].name) if days else None,
         rules=warehouse.records(con, "marts/card_rules", RuleCount, workload_id=workload_id),
         redactions=list(

@@ -16,7 +16,7 @@ FORMAT = "flywheel-decision-1"  # the version of the statement's format
 
 AT = "%Y-%m-%dT%H:%M:%SZ"
 
-MOST_CHARACTERS = 65_536
+MAX_CHARACTERS = 65_536
 """Limit of a pasted text: a statement with the longest signature has fewer than 10,000."""
 
 
@@ -69,7 +69,7 @@ class Signed:
 
 def split(pasted: str) -> Signed | None:
     """Find a line and the signature below it; ``None`` if either is missing or it is too long."""
-    if len(pasted) > MOST_CHARACTERS:
+    if len(pasted) > MAX_CHARACTERS:
         return None
     before, begin, after = pasted.replace("\r", "").partition(ssh_signatures.BEGIN)
     blob, end, _ = after.partition(ssh_signatures.END)

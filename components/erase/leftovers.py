@@ -37,9 +37,9 @@ WITHOUT_TEXT = frozenset({".safetensors"})  # their adapters are listed instead
 NamedFile: TypeAlias = tuple[str, Path]
 """A Parquet file, and how it is named to people."""
 
-MOST_MEMORY = 2**31  # bytes that searching a table's file may take
+MAX_MEMORY = 2**31  # bytes that searching a table's file may take
 ROWS = 512  # of a Parquet file, read at once
-MOST_UNPACKED, MOST_RATIO = 2**32, 10_000
+MAX_UNPACKED, MAX_RATIO = 2**32, 10_000
 """A Parquet file is read until its rows take so many bytes, or so many times those of the file."""
 
 PIECE, OVERLAP = 2**26, 2**12  # bytes of the warehouse's file, or of a line, searched at once
@@ -271,8 +271,8 @@ def _search_file(path: Path, name: str, terms: SearchTerms, notes: _Notes) -> No
 
 
 def _search_parquet(path: Path, name: str, terms: SearchTerms, notes: _Notes) -> None:
-    left = max(MOST_UNPACKED, MOST_RATIO * path.stat().st_size)
-    with machine.limited_memory(MOST_MEMORY), pq.ParquetFile(path) as file:
+    left = max(MAX_UNPACKED, MAX_RATIO * path.stat().st_size)
+    with machine.limited_memory(MAX_MEMORY), pq.ParquetFile(path) as file:
         for batch in file.iter_batches(ROWS, use_threads=False):
             for row in batch.to_pylist():
                 left -= _size(row)
@@ -298,7 +298,7 @@ def _size(value: object) -> int:
 
 def _search_sqlite(path: Path, name: str, terms: SearchTerms, notes: _Notes) -> None:
     with (
-        machine.limited_memory(MOST_MEMORY),
+        machine.limited_memory(MAX_MEMORY),
         closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as database,
     ):
         database.text_factory = bytes

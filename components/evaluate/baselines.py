@@ -143,10 +143,10 @@ INVERSE_REGULARIZATION = 10.0
 """scikit-learn's C. On CLINC150's three workloads (1,896 rows each) 1, 10 and 100 score 92.7, 93.9
 and 93.9 % on unseen rows."""
 
-MOST_FEATURES = 50_000
+MAX_FEATURES = 50_000
 """The most frequent words and word pairs are the features; the limit bounds memory and time."""
 
-MOST_WEIGHTS = 100 * MOST_FEATURES
+MAX_WEIGHTS = 100 * MAX_FEATURES
 """Each label has a weight for each feature, of which the optimizer holds some twenty copies: with
 more than 100 labels there are fewer features."""
 
@@ -256,7 +256,7 @@ def classify_requests(
             sublinear_tf=True,
             token_pattern=text_answers.WORD.pattern,
             ngram_range=(1, 2),
-            max_features=min(MOST_FEATURES, MOST_WEIGHTS // len({*labels})),
+            max_features=min(MAX_FEATURES, MAX_WEIGHTS // len({*labels})),
         )
         known.append(vectorizer.fit_transform(training_texts))
         new.append(vectorizer.transform(request_texts))

@@ -1,7 +1,7 @@
 """JSON answers: whether two are equal, which of their fields agree, and whether a schema holds.
 
 A model's answer is untrusted: each function takes linear time in its length, for the nesting that
-``MOST_LEVELS`` allows.
+``MAX_LEVELS`` allows.
 """
 
 import json
@@ -34,7 +34,7 @@ JSON_METRICS = {
 }
 """Every metric with its meaning; each is from 0 to 1 per request."""
 
-MOST_LEVELS = 100  # of nesting: what is deeper is not read
+MAX_LEVELS = 100  # of nesting: what is deeper is not read
 
 
 class Number(NamedTuple):
@@ -53,10 +53,10 @@ def read(text: str) -> Value:
 
     Raises:
         ValueError: It is not JSON, has a key twice, of which readers take either, NaN or Infinity,
-            or is nested deeper than ``MOST_LEVELS``.
+            or is nested deeper than ``MAX_LEVELS``.
     """
     try:
-        return _composed(_DECODER.decode(text), MOST_LEVELS)
+        return _composed(_DECODER.decode(text), MAX_LEVELS)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
@@ -198,7 +198,7 @@ def _composed(value: Value, levels: int) -> Value:
         case str():
             return text_answers.composed(value)
         case list() | dict() if not levels:
-            raise ValueError(f"it is nested deeper than {MOST_LEVELS} levels")
+            raise ValueError(f"it is nested deeper than {MAX_LEVELS} levels")
         case list():
             return [_composed(item, levels - 1) for item in value]
         case dict():

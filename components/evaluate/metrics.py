@@ -193,11 +193,11 @@ KIND_METRICS: dict[Kind, dict[str, Metric]] = {
 
 LONGEST_LABEL = 40  # characters; a longer answer is not a label
 
-MOST_LABELS = 500
+MAX_LABELS = 500
 """With more labels a classification is no longer one: on 5,700 requests of CLINC150 the baseline
 learns 46 labels in 9 s of one core, 135 in 23 s and 495 in 42 s."""
 
-MOST_CHOICES = 100
+MAX_CHOICES = 100
 """With more labels their likelihoods are not computed. SmolLM2-135M writes 40 answers in 3.5 s of
 one core; the likelihoods of 46 labels take it 13 s, of 150 29 s and of 500 74 s."""
 
@@ -225,7 +225,7 @@ class AnswerSpace:
     def metrics(self) -> dict[str, Metric]:
         """The metrics that are measured on such answers."""
         measured = KIND_METRICS[self.kind]
-        if len(self.labels) <= MOST_CHOICES:
+        if len(self.labels) <= MAX_CHOICES:
             return measured
         return {name: metric for name, metric in measured.items() if name != CHOICE}
 
@@ -315,6 +315,6 @@ def _label_problem(answers: Sequence[Answer], odd_share: float) -> str | None:
             f"({len(odd)} such answers of {len(answers)})"
         )
     labels = _distinct_labels(answers)
-    if 2 <= len(labels) <= MOST_LABELS:
+    if 2 <= len(labels) <= MAX_LABELS:
         return None
-    return f"there are {len(labels)} different ones, expected 2 to {MOST_LABELS}"
+    return f"there are {len(labels)} different ones, expected 2 to {MAX_LABELS}"

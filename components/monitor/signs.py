@@ -30,11 +30,11 @@ Direction: TypeAlias = Literal["up", "either"]
 BETS: dict[Direction, tuple[float, ...]] = {"up": (-1.0, 0.0), "either": (-1.0, 0.0, 1.0)}
 """Slopes e of the bets 1 + e (p - 1/2): a negative one wins on small p-values."""
 
-MOST_REQUESTS = 2000  # the most earlier requests to compare with, the newest ones
-MOST_NEW_REQUESTS = 5000
+MAX_REQUESTS = 2000  # the most earlier requests to compare with, the newest ones
+MAX_NEW_REQUESTS = 5000
 """The new requests that are all compared; of later ones ever fewer are."""
 FEWEST_REQUESTS = 40  # with fewer earlier requests there is no test
-MOST_VOTES = 500  # the most earlier votes to compare with, the newest ones
+MAX_VOTES = 500  # the most earlier votes to compare with, the newest ones
 FEWEST_VOTES = 20  # with fewer earlier votes there is no test
 VOTES_IN_TIME = 0.9
 """The share of the votes on the predecessor's answers that had come after as long as votes are
@@ -144,8 +144,8 @@ def input_sign(
     values: dict[str, Value] = {
         "workload_id": workload_id,
         "since": since,
-        "most": MOST_REQUESTS,
-        "most_new": MOST_NEW_REQUESTS,
+        "most": MAX_REQUESTS,
+        "most_new": MAX_NEW_REQUESTS,
         "anonymous": [*sorted(ANONYMOUS)],
     }
     before, new = _by_time(warehouse.read(con, "marts/first_requests", FirstRequest, **values))
@@ -244,7 +244,7 @@ def vote_sign(
         "in_time": VOTES_IN_TIME,
         "fewest": FEWEST_VOTES,
         "since": since,
-        "most": MOST_VOTES,
+        "most": MAX_VOTES,
         "anonymous": [*sorted(ANONYMOUS)],
     }
     before, new = _by_time(warehouse.read(con, "marts/votes_in_order", ThumbVote, **values))

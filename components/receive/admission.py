@@ -10,10 +10,8 @@ from starlette.requests import Request
 from components.receive.settings import Limits, RefusedError
 
 RETRY_SECONDS = 1
-MOST_CLIENTS = 1000  # with more clients, those with nothing to wait for are forgotten
-MOST_MEMBERS = (
-    512  # ``bgzip`` writes one per 64 KiB; each costs a new decompressor, 30 microseconds
-)
+MAX_CLIENTS = 1000  # with more clients, those with nothing to wait for are forgotten
+MAX_MEMBERS = 512  # ``bgzip`` writes one per 64 KiB; each costs a new decompressor, 30 microseconds
 LARGE_BYTES = 2**17  # received or unpacked bytes of a body from which it is slowed to its pace
 
 _ENCODINGS = {"", "identity", "gzip", "x-gzip"}
@@ -114,7 +112,7 @@ class Pace:
     async def keep(self, client_id: str, size: int) -> None:
         """Wait until the client may send ``size`` more bytes, over all its connections."""
         now = asyncio.get_running_loop().time()
-        if len(self._free_at) > MOST_CLIENTS:
+        if len(self._free_at) > MAX_CLIENTS:
             self._free_at = {name: at for name, at in self._free_at.items() if at > now}
         free_at = max(now, self._free_at.get(client_id, now)) + size / self._bytes_per_second
         self._free_at[client_id] = free_at
@@ -159,8 +157,8 @@ async def _unpacked(
         while packed:
             if unpacker is None:
                 unpacker, members = zlib.decompressobj(_GZIP), members + 1
-                if members > MOST_MEMBERS:
-                    reason = f"the body has more than {MOST_MEMBERS} gzip members, expected one"
+                if members > MAX_MEMBERS:
+                    reason = f"the body has more than {MAX_MEMBERS} gzip members, expected one"
                     raise RefusedError(400, reason)
             try:
                 part = unpacker.decompress(packed, _PIECE)

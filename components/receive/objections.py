@@ -30,7 +30,7 @@ EXPECTED = {
     "outcome": "{'name': ..., 'value': ...} with true or false, a number or text",
 }
 
-MOST_SHOWN = 80  # characters of a value
+MAX_SHOWN = 80  # characters of a value
 
 _TIME = re.compile(r"\s*0{0,9}(\d{4})([-/ \\])(\d{1,2})\2(\d{1,2})([T\s].*)?", re.DOTALL | re.ASCII)
 
@@ -146,5 +146,5 @@ def _shown(value: Json) -> str:
     if isinstance(value, dict | list):
         return kind_of(value)
     if isinstance(value, str):
-        value = value[:MOST_SHOWN]
-    return json.dumps(value)[:MOST_SHOWN]
+        value = value[:MAX_SHOWN]
+    return json.dumps(value)[:MAX_SHOWN]

@@ -44,7 +44,7 @@ KEYS: dict[Kind, tuple[str, ...]] = {
 GATEWAYS = "served"
 """What only the gateway writes into a record of its own: canaries' limits are measured by it."""
 
-MOST_WARNINGS = 10
+MAX_WARNINGS = 10
 
 AHEAD_SECONDS = 86_400.0
 """How far an application's clock may be ahead of ours, as in collecting."""
@@ -316,6 +316,6 @@ def read_body(envelope: Envelope, content: bytes) -> SpoolLine:
 
 
 def _warnings(doubts: Sequence[str]) -> list[str]:
-    further = len(doubts) - MOST_WARNINGS
+    further = len(doubts) - MAX_WARNINGS
     more = [f"{further} further records will be quarantined as well"] if further > 0 else []
-    return [*doubts[:MOST_WARNINGS], *more]
+    return [*doubts[:MAX_WARNINGS], *more]

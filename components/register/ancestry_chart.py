@@ -17,7 +17,7 @@ from components.register.ancestry import (
     TrainingRecord,
 )
 
-MOST_BOXES = 5  # maximum boxes per row; the last one summarises the rest
+MAX_BOXES = 5  # maximum boxes per row; the last one summarises the rest
 
 HEIGHT, STEP, LINE = 0.7, 1.08, 0.19
 """The height of a box, the distance of rows of boxes, and the distance of lines, in inches."""
@@ -123,11 +123,11 @@ def _requests(card: ScorecardSummary) -> str:
 
 
 def _cut(boxes: Sequence[ChartBox]) -> list[ChartBox]:
-    if len(boxes) <= MOST_BOXES:
+    if len(boxes) <= MAX_BOXES:
         return list(boxes)
-    rest = boxes[MOST_BOXES - 1 :]
+    rest = boxes[MAX_BOXES - 1 :]
     leads_to = tuple(dict.fromkeys(at for box in rest for at in box.leads_to))
-    return [*boxes[: MOST_BOXES - 1], ChartBox(f"and {len(rest)} more", leads_to=leads_to)]
+    return [*boxes[: MAX_BOXES - 1], ChartBox(f"and {len(rest)} more", leads_to=leads_to)]
 
 
 def _places(row: Sequence[ChartBox]) -> list[float]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found")
 
-MOST_CHARACTERS = 5000  # the maximum length of a description in MLflow's database
+MAX_CHARACTERS = 5000  # the maximum length of a description in MLflow's database
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,10 +223,10 @@ def logged_model_id(name: str, number: str) -> str:
 
 
 def _fit_description(text: str) -> str:
-    if len(text) <= MOST_CHARACTERS:
+    if len(text) <= MAX_CHARACTERS:
         return text
     note = "\n\n(cut here; the whole card is the README.md beside the adapter)\n"
-    return text[: MOST_CHARACTERS - len(note)].rpartition("\n")[0] + note
+    return text[: MAX_CHARACTERS - len(note)].rpartition("\n")[0] + note
 
 
 def version_of_evidence(name: str, digest: str) -> Version | None:
@@ -264,7 +264,7 @@ def fit_tag(text: str) -> str:
     The chain of decisions has it whole.
     """
     note = "... (cut here; `flywheel audit` has all of it)"
-    return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - len(note)] + note
+    return text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - len(note)] + note
 
 
 def tag_version(name: str, number: str, tags: Mapping[str, str | None]) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DEMOTED_TAG = "flywheel.demoted"
 """The id of the erasure certificate for which a champion was demoted."""
 
-MOST_CERTIFICATES = 100
+MAX_CERTIFICATES = 100
 """How many erasures a version's tag names, the newest: MLflow limits a tag's length, and an erasure
 must not fail by that. The warehouse has all of them."""
 
@@ -44,7 +44,7 @@ def flag_tainted(name: str, adapters: AbstractSet[str], certificate_id: str) -> 
     for version in tainted:
         certificates = version.tags.get(TAINTED_TAG, "").split()
         if certificate_id not in certificates:
-            newest = [*certificates, certificate_id][-MOST_CERTIFICATES:]
+            newest = [*certificates, certificate_id][-MAX_CERTIFICATES:]
             tag = " ".join(newest)
             client.set_model_version_tag(name, str(version.version), TAINTED_TAG, tag)
         for alias in (CHALLENGER, CANARY):

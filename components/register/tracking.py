@@ -21,9 +21,9 @@ KEY_TAG = "flywheel.adapter"
 LOOKED_TAG = "flywheel.looked"
 """The head of the chain of decisions when the adapter was judged, including that look."""
 
-MOST_METRICS = 1000  # MLflow's maximum per request
+MAX_METRICS = 1000  # MLflow's maximum per request
 
-MOST_NAME_CHARACTERS = 250  # MLflow's maximum of a metric's name
+MAX_NAME_CHARACTERS = 250  # MLflow's maximum of a metric's name
 
 PARENT_TAG = "mlflow.parentRunId"  # the tag by which MLflow nests runs
 
@@ -108,8 +108,8 @@ class MetricWriter:
     def send(self) -> None:
         """Send the buffered metrics."""
         client = mlflow_api.full_client()
-        for first in range(0, len(self.waiting), MOST_METRICS):
-            client.log_batch(self.run_id, self.waiting[first : first + MOST_METRICS])
+        for first in range(0, len(self.waiting), MAX_METRICS):
+            client.log_batch(self.run_id, self.waiting[first : first + MAX_METRICS])
         self.waiting.clear()
         self.sent = time.monotonic()
 
@@ -131,7 +131,7 @@ def _metric_name(name: str) -> str:
     parts = re.sub(r"[^/\w.\- :]", "_", name).split("/")
     # MLflow takes them for a path, which must be in its shortest form.
     named = (part if part.strip(".") else "_" * len(part) for part in parts)
-    return "/".join(filter(None, named))[:MOST_NAME_CHARACTERS]
+    return "/".join(filter(None, named))[:MAX_NAME_CHARACTERS]
 
 
 def log_evidence(run_id: str, folder: Path, finding: str) -> str:

@@ -12,7 +12,7 @@ from components.serve.openai_error import OpenAiError, invalid, shown
 Obj: TypeAlias = dict[str, Json]
 Model = TypeVar("Model", bound=BaseModel)
 
-MOST_PARTS = 50_000  # objects and arrays of a body: reading them delays all others
+MAX_PARTS = 50_000  # objects and arrays of a body: reading them delays all others
 DEEPEST = 200  # levels of a body; Python's recursion ends at 1,000, and templates recurse, too
 
 _AROUND = re.compile(r"^(Value error,|\w+ should (be|have|match)) | after validation, not .*$")
@@ -44,9 +44,9 @@ def require_flat(body: Json) -> None:
     while layer:
         level += 1
         parts += len(layer)
-        if parts > MOST_PARTS:
+        if parts > MAX_PARTS:
             raise OpenAiError(
-                400, f"the body has more than {MOST_PARTS} objects and arrays; send fewer"
+                400, f"the body has more than {MAX_PARTS} objects and arrays; send fewer"
             )
         if level > DEEPEST:
             raise OpenAiError(

@@ -19,15 +19,15 @@ from components.serve.response_id import Prefix
 
 Endpoint: TypeAlias = Literal["chat", "completion"]
 
-MOST_MESSAGES, MOST_TOOLS, MOST_STOPS, MOST_TOP_LOGPROBS = 2048, 128, 4, 20
-MOST_METADATA, LONGEST_KEY, LONGEST_VALUE = 16, 64, 512
+MAX_MESSAGES, MAX_TOOLS, MAX_STOPS, MAX_TOP_LOGPROBS = 2048, 128, 4, 20
+MAX_METADATA, LONGEST_KEY, LONGEST_VALUE = 16, 64, 512
 
 One: TypeAlias = Annotated[float, Field(ge=1, le=1)]
 Zero: TypeAlias = Annotated[float, Field(ge=0, le=0)]
 # `Literal[False]` takes 0, too, which is equal to it.
 No: TypeAlias = Annotated[bool, Field(le=0), WithJsonSchema({"type": "boolean", "const": False})]
 Length: TypeAlias = Annotated[int, Field(ge=1)]
-TopLogprobs: TypeAlias = Annotated[int, Field(ge=0, le=MOST_TOP_LOGPROBS)]
+TopLogprobs: TypeAlias = Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)]
 Empty: TypeAlias = Annotated[list[Any], Field(max_length=0)]
 FunctionName: TypeAlias = Annotated[
     str,
@@ -37,8 +37,8 @@ Stop: TypeAlias = Annotated[str, Field(min_length=1)]
 
 
 def _few(metadata: object) -> object:
-    if isinstance(metadata, dict) and len(cast("Obj", metadata)) > MOST_METADATA:
-        raise ValueError(f"at most {MOST_METADATA} entries")  # before there is an error for each
+    if isinstance(metadata, dict) and len(cast("Obj", metadata)) > MAX_METADATA:
+        raise ValueError(f"at most {MAX_METADATA} entries")  # before there is an error for each
     return metadata
 
 
@@ -47,7 +47,7 @@ Metadata: TypeAlias = Annotated[
         Annotated[str, Field(max_length=LONGEST_KEY)],
         Annotated[str, Field(max_length=LONGEST_VALUE)],
     ],
-    Field(max_length=MOST_METADATA),
+    Field(max_length=MAX_METADATA),
     BeforeValidator(_few),
 ]
 
@@ -215,7 +215,7 @@ class _Generated(Asked):
 
     max_tokens: Length | None = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS, fail_fast=True)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS, fail_fast=True)] | None = None
     stream_options: UsageOptions | None = None
 
     n: One | None = Field(None, description=NO_EFFECT)
@@ -249,9 +249,9 @@ class Chat(Conversed, _Generated):
     """``POST /v1/chat/completions``."""
 
     messages: Annotated[
-        list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
+        list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
     ]
-    tools: Annotated[list[Tool], Field(max_length=MOST_TOOLS, fail_fast=True)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     response_format: SchemaForm | AnyForm | None = None
     max_completion_tokens: Length | None = None
@@ -374,7 +374,7 @@ def read_chat(content: bytes) -> ChatRequest:
 def chat_of(body: Obj) -> ChatRequest:
     """Return a chat; raise ``OpenAiError`` (400) if it is refused."""
     if isinstance(messages := body.get("messages"), list):  # before there is a model of each call
-        history_calls.require_bounded(messages[:MOST_MESSAGES])
+        history_calls.require_bounded(messages[:MAX_MESSAGES])
     chat = body_fields.check(Chat, body)
     if chat.top_logprobs is not None and not chat.logprobs:
         raise invalid("top_logprobs", "it is set, but `logprobs` is not true; set both")

@@ -8,10 +8,10 @@ import orjson
 from components.chat import prompt
 from components.schema import Json
 from components.serve import body_fields
-from components.serve.body_fields import MOST_PARTS, Obj
+from components.serve.body_fields import MAX_PARTS, Obj
 from components.serve.openai_error import invalid
 
-MOST_CALLS, MOST_ARGUMENTS = 512, 2**19  # calls of all messages, characters of their arguments
+MAX_CALLS, MAX_ARGUMENTS = 512, 2**19  # calls of all messages, characters of their arguments
 
 
 def require_readable(messages: Sequence[Obj]) -> None:
@@ -42,8 +42,8 @@ def require_bounded(messages: Sequence[Json]) -> None:
         calls = message.get("tool_calls") if isinstance(message, dict) else None
         calls = calls if isinstance(calls, list) else []
         count += len(calls)
-        if count > MOST_CALLS:
-            reason = f"they have more than {MOST_CALLS} calls; send the last ones"
+        if count > MAX_CALLS:
+            reason = f"they have more than {MAX_CALLS} calls; send the last ones"
             raise invalid("messages", reason)
         for call in calls:
             match call:
@@ -51,10 +51,10 @@ def require_bounded(messages: Sequence[Json]) -> None:
                     texts.append(arguments)
                 case _:
                     pass
-    if (size := sum(map(len, texts))) > MOST_ARGUMENTS:
+    if (size := sum(map(len, texts))) > MAX_ARGUMENTS:
         reason = f"the arguments of their calls have {size} characters, expected at most "
-        raise invalid("messages", f"{reason}{MOST_ARGUMENTS}")
-    if sum(text.count("[") + text.count("{") for text in texts) <= MOST_PARTS:
+        raise invalid("messages", f"{reason}{MAX_ARGUMENTS}")
+    if sum(text.count("[") + text.count("{") for text in texts) <= MAX_PARTS:
         return
     try:  # brackets in texts, as of code that was written, are no parts
         parsed = [cast("Json", orjson.loads(text)) for text in texts]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-MOST_TOKENS = 192  # of a probe; a longer one is left out
+MAX_TOKENS = 192  # of a probe; a longer one is left out
 GREEDY_ANSWERS = 2
 GREEDY_TOKENS = 12
 CLEAR_MARGIN = {"fp32": 0.1}  # nats between the best two tokens, by precision
@@ -82,7 +82,7 @@ def standard_probes(tokenizer: "PreTrainedTokenizerBase") -> tuple[Probe, ...]:
     fitting = [
         probe
         for probe in probes
-        if len(probe.prompt_tokens) + len(probe.answer_tokens) <= MOST_TOKENS
+        if len(probe.prompt_tokens) + len(probe.answer_tokens) <= MAX_TOKENS
     ]
     return tuple(fitting or probes[:1])
 

@@ -44,7 +44,7 @@ NEARER = 0.5  # how much nearer to its own reference than to any other an adapte
 BEST_PROBES = 4  # probes used of an adapter's references, those with the largest effect
 ROUNDS = 3  # mixed rounds; fewer when they take longer than ``MIXED_SECONDS``
 MIXED_SECONDS = 2.0
-MOST_OTHERS = 3  # other adapters in a mixed round
+MAX_OTHERS = 3  # other adapters in a mixed round
 
 Logprobs: TypeAlias = tuple[float, ...]
 T = TypeVar("T")
@@ -358,7 +358,7 @@ async def _prove_mixed(
     best = resident.references.best()
     expected = [(resident.model, dict(zip(best.probes, alone, strict=True)), best.tolerance)]
     expected += [(engine.base, dict[Probe, Logprobs](), math.inf)]
-    for other in others[:MOST_OTHERS]:
+    for other in others[:MAX_OTHERS]:
         if (known := other.references.on(best.probes)) is not None:
             known_of = dict(zip(best.probes, known, strict=True))
             expected.append((other.model, known_of, other.references.tolerance))

@@ -13,8 +13,8 @@ from components.schema import Json
 from components.serve import body_fields, chat_request
 from components.serve.body_fields import NO_EFFECT, Obj
 from components.serve.chat_request import (
-    MOST_MESSAGES,
-    MOST_TOOLS,
+    MAX_MESSAGES,
+    MAX_TOOLS,
     AnyForm,
     ChatRequest,
     Conversed,
@@ -30,7 +30,7 @@ from components.serve.openai_error import OpenAiError, invalid
 
 LOGPROBS = "message.output_text.logprobs"  # of `include`; all else there is of what never comes
 
-MOST_ITEMS = 2 * MOST_MESSAGES  # parts of an answer and calls are items of their own
+MAX_ITEMS = 2 * MAX_MESSAGES  # parts of an answer and calls are items of their own
 
 TEXTS = ("input_text", "output_text", "text")  # the types of text parts
 
@@ -112,10 +112,10 @@ class Effort(Part):
 class Responses(Conversed):
     """``POST /v1/responses``; nothing is kept between requests."""
 
-    input: str | Annotated[list[Item], Field(max_length=MOST_ITEMS, fail_fast=True)]
+    input: str | Annotated[list[Item], Field(max_length=MAX_ITEMS, fail_fast=True)]
     """The whole conversation."""
     instructions: str | None = None
-    tools: Annotated[list[FlatTool], Field(max_length=MOST_TOOLS, fail_fast=True)] | None = None
+    tools: Annotated[list[FlatTool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedFlatTool | None = None
     text: TextOptions | None = None
     max_output_tokens: Length | None = None

@@ -8,7 +8,7 @@ from components.schema import Config
 
 HOUR = 3600.0
 LONGEST_SECONDS = 366 * 24 * HOUR
-MOST_STEPS = 20
+MAX_STEPS = 20
 LARGEST_MARGIN = 100.0
 
 BadKind: TypeAlias = Literal["error", "invalid", "cut", "slow", "disliked"]
@@ -65,8 +65,8 @@ class CanarySettings(Config):
     def _is_in_order(self) -> Self:
         mistakes = list[str]()
         shares = [step.share for step in self.steps]
-        if not 1 <= len(shares) <= MOST_STEPS:
-            mistakes.append(f"expected 1 to {MOST_STEPS} steps, found {len(shares)}")
+        if not 1 <= len(shares) <= MAX_STEPS:
+            mistakes.append(f"expected 1 to {MAX_STEPS} steps, found {len(shares)}")
         if shares and shares[-1] == 0:
             mistakes.append("expected a share above 0 in the last step")
         if shares != sorted({*shares}):

@@ -25,7 +25,7 @@ TRACE = (("trace_id",),)
 _VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|true|false|null')
 """Matches the keys and plain values of a JSON text."""
 
-MOST_DIGITS = 4300
+MAX_DIGITS = 4300
 """Python's default limit for the conversion of text to a whole number."""
 
 EARLIER = "earlier"  # the key under which a record keeps values that a later record has replaced
@@ -204,4 +204,4 @@ def read(text: str) -> Record:
 
 def _whole_number(digits: str) -> Json:
     """Return a whole number, or its digits if they are more than Python converts."""
-    return int(digits) if len(digits) <= MOST_DIGITS else digits
+    return int(digits) if len(digits) <= MAX_DIGITS else digits

@@ -70,12 +70,12 @@ BYTES = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 <<
 
 TURN_SECONDS = 0.5  # work in pieces releases the warehouse after this long, before the next piece
 
-MOST_CONFLICTS = 20
+MAX_CONFLICTS = 20
 """Attempts at a piece of work. A piece conflicts only after the session of its lock was cut."""
 
 NO_ROOM = os.strerror(errno.ENOSPC)  # the system's message, which DuckDB's errors quote
 
-MOST_STATEMENTS = 500
+MAX_STATEMENTS = 500
 """Parsed statements that a process keeps: those that name a file are many."""
 
 ROWS_SHOWN = 5
@@ -233,7 +233,7 @@ def in_turns(
                     result = piece(con)
                 except lake.WarehouseConflictError:
                     conflicts += 1
-                    if conflicts == MOST_CONFLICTS:
+                    if conflicts == MAX_CONFLICTS:
                         raise
                     break
                 conflicts = 0
@@ -634,7 +634,7 @@ def _parsed(
     DuckDB refuses others. Parsing a model takes a fifth of running it on a few rows.
     """
     if sql not in _STATEMENTS:
-        if len(_STATEMENTS) == MOST_STATEMENTS:
+        if len(_STATEMENTS) == MAX_STATEMENTS:
             _STATEMENTS.clear()
         (statement,) = con.extract_statements(sql)
         _STATEMENTS[sql] = statement, tuple(statement.named_parameters)

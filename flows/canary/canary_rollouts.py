@@ -41,7 +41,7 @@ from flows.workload_file import Workload
 RULE = "canary of the workload's file"  # who ends a canary by its evidence
 
 TRAFFIC_DAYS = 7
-MOST_ANSWERS = 5_000  # of the newest: enough for risks of 1 in 100
+MAX_ANSWERS = 5_000  # of the newest: enough for risks of 1 in 100
 
 Event: TypeAlias = Literal["start", "undecided"] | RolloutEnding
 
@@ -77,7 +77,7 @@ def measure_traffic(con: Connection, workload: str, champion: str, now: datetime
         workload_id=workload,
         since=now - timedelta(days=TRAFFIC_DAYS),
         model_name=f"{workload}@{champion}",
-        most=MOST_ANSWERS,
+        most=MAX_ANSWERS,
     )
     return logged_traffic.measure([*answers], now.timestamp())
 

@@ -54,7 +54,7 @@ from flows.workload_file import Workload
 
 LONGEST_REASON = 500  # characters of what the gateway gives as a reason
 
-MOST_POINTS = 200  # of the history of the evidence
+MAX_POINTS = 200  # of the history of the evidence
 
 Target: TypeAlias = Literal["canary", "champion"]
 
@@ -324,7 +324,7 @@ def _record(report: RolloutStatus) -> dict[str, Json]:
     return {
         "began_at": report.began_at,
         "verdict": report.verdict,
-        "history": report.history[-MOST_POINTS:],
+        "history": report.history[-MAX_POINTS:],
         "shadow": report.shadow,
     }
 

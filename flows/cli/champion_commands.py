@@ -26,7 +26,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 PICTURE_SUFFIXES = (".png", ".svg")
 
-MOST_FILES = 20  # files of rows that are listed; a folder may hold one for each request
+MAX_FILES = 20  # files of rows that are listed; a folder may hold one for each request
 
 
 @app.command()
@@ -137,7 +137,7 @@ def lineage_tree(ancestry: "Ancestry", *, whole: bool = False) -> Tree:
     for card in ancestry.scorecards:
         judged.add(_scorecard_text(card))
     for learned in ancestry.learned:
-        _add_training(root, learned, None if whole else MOST_FILES)
+        _add_training(root, learned, None if whole else MAX_FILES)
     return root
 
 

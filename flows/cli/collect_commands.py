@@ -42,9 +42,9 @@ token_app = typer.Typer(
 )
 app.add_typer(token_app, name="token")
 
-MOST_SHOWN = 600  # characters of a record that a dry run shows
+MAX_SHOWN = 600  # characters of a record that a dry run shows
 LATER = "once `flywheel token list` or `flywheel ship` of this machine has reached the store"
-MOST_REASONS, MOST_EXAMPLE = 6, 160  # reasons for quarantine, characters of an example
+MAX_REASONS, MAX_EXAMPLE = 6, 160  # reasons for quarantine, characters of an example
 
 
 @app.command()
@@ -227,7 +227,7 @@ def _rehearse(traffic: "Traffic") -> None:
             print_line(f"{_loading_sentence(loaded)} ({loaded.form}; dry run)")
             form = (loaded.source, loaded.form, loaded.quarantined > 0)
             for number, record in enumerate(loaded.samples if form not in shown else (), 1):
-                print_line(f"  {number}. {shorten(record, MOST_SHOWN)}")
+                print_line(f"  {number}. {shorten(record, MAX_SHOWN)}")
             shown.add(form)
             show_reasons([loaded])
     if folders := traffic.folders_not_read:
@@ -239,14 +239,14 @@ def show_reasons(loaded: "Sequence[Loaded]") -> None:
     from components.collect import quarantine
 
     reasons = quarantine.merged(reason for file in loaded for reason in file.reasons)
-    for reason in reasons[:MOST_REASONS]:
+    for reason in reasons[:MAX_REASONS]:
         example = reason.beginning.decode(errors="backslashreplace").replace("\n", " ")
         print_line(f"  {reason.line_count} lines: {reason.reason}")
         place = f"{reason.path}:{reason.line}"
-        print_line(f"      example: {place}: {shorten(example, MOST_EXAMPLE)}")
+        print_line(f"      example: {place}: {shorten(example, MAX_EXAMPLE)}")
         print_line(f"      fix: {reason.remedy}")
     quarantined = sum(file.quarantined for file in loaded)
-    if rest := quarantined - sum(reason.line_count for reason in reasons[:MOST_REASONS]):
+    if rest := quarantined - sum(reason.line_count for reason in reasons[:MAX_REASONS]):
         console.print(f"  {rest} lines for other reasons")
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from components.store.warehouse import Connection
 
 FILE_COLUMNS = 1000
-MOST_COLUMNS = 500
+MAX_COLUMNS = 500
 
 MAKE_ROOM = "make room there, then run the same command again to resume"
 
@@ -217,7 +217,7 @@ def print_whole(table: Table) -> None:
 
     Else columns that may wrap shrink to nothing beside those that must not, names first.
     """
-    PlainConsole(width=MOST_COLUMNS).print(table)
+    PlainConsole(width=MAX_COLUMNS).print(table)
 
 
 def print_error(text: str) -> None:

@@ -40,7 +40,7 @@ held_app = typer.Typer(
 app.add_typer(held_app, name="held")
 
 REQUEST_CHARACTERS = 160
-MOST_SHOWN = 50
+MAX_SHOWN = 50
 
 SnapshotName = Annotated[
     str, typer.Argument(help="A snapshot's folder, or the beginning of its key.")
@@ -213,12 +213,12 @@ def list_held(
     for loss in losses:
         print_line(f"{loss.workload_id}: {loss}")
     table = new_table("id", "workload", "rule", "mark")
-    for row in held[:MOST_SHOWN]:
+    for row in held[:MAX_SHOWN]:
         table.add_row(row.interaction_id[:12], row.workload_id, row.rule, row.mark)
     if held or not losses:
         console.print(table if held else "nothing is held")
-    if len(held) > MOST_SHOWN:
-        console.print(f"and {len(held) - MOST_SHOWN} more")
+    if len(held) > MAX_SHOWN:
+        console.print(f"and {len(held) - MAX_SHOWN} more")
 
 
 def _show_held(row: "HeldInteraction") -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
-MOST_SHOWN = 20  # files of sources, or places where something is left, that are listed
+MAX_SHOWN = 20  # files of sources, or places where something is left, that are listed
 
 
 @app.command()
@@ -185,10 +185,10 @@ def _print_match(match: "SubjectMatch") -> None:
         print_line(f"tainted   {output.kind} {output.workload}/{output.key}")
     spool = settings.load().spool  # what was received is deleted once it is loaded
     sources = [path for path in matched.sources if spool not in Path(path).parents]
-    for path in sources[:MOST_SHOWN]:
+    for path in sources[:MAX_SHOWN]:
         print_line(f"source    {path}: not Flywheel's; it may still hold the rows")
-    if len(sources) > MOST_SHOWN:
-        print_line(f"source    and {len(sources) - MOST_SHOWN} more files")
+    if len(sources) > MAX_SHOWN:
+        print_line(f"source    and {len(sources) - MAX_SHOWN} more files")
 
 
 def _print_certificate(certificate: "Certificate", folder: Path) -> None:
@@ -220,9 +220,9 @@ def _print_searched(searched: "Searched") -> None:
     print_line(f"searched {units} rows and lines in {len(searched.places)} tables and files")
     for skipped in searched.passed_over:
         print_line(f"not searched: {skipped}")
-    for left in searched.left[:MOST_SHOWN]:
+    for left in searched.left[:MAX_SHOWN]:
         print_line(f"left: {left.kind}, {left.count} times in {left.where}")
-    if len(searched.left) > MOST_SHOWN:
-        print_line(f"left: in {len(searched.left) - MOST_SHOWN} more places")
+    if len(searched.left) > MAX_SHOWN:
+        print_line(f"left: in {len(searched.left) - MAX_SHOWN} more places")
     if not searched.left:
         print_line("nothing is left")

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
-MOST_READ = 8 * 2**30  # bytes of logs; of more, files that lie evenly spread among all are read
+MAX_READ = 8 * 2**30  # bytes of logs; of more, files that lie evenly spread among all are read
 
 REFRESH_SECONDS = 0.2
 
-MOST_WORKLOADS = 20  # that get a file at once, and that an error names
+MAX_WORKLOADS = 20  # that get a file at once, and that an error names
 
 
 @app.command()
@@ -149,11 +149,11 @@ def _inputs(logs: Sequence[str], source: str | None) -> "dict[str, list[Input]]"
 
 
 def _spread(inputs: "list[Input]") -> "tuple[list[Input], str]":
-    """Choose files that lie evenly spread among all and have at most ``MOST_READ`` bytes."""
+    """Choose files that lie evenly spread among all and have at most ``MAX_READ`` bytes."""
     total = sum(map(_size, inputs))
-    if total <= MOST_READ or len(inputs) == 1:
+    if total <= MAX_READ or len(inputs) == 1:
         return inputs, ""
-    step = total / MOST_READ
+    step = total / MAX_READ
     chosen = [inputs[int(number * step)] for number in range(int(len(inputs) / step))] or inputs[:1]
     read = sum(map(_size, chosen))
     return chosen, (
@@ -171,7 +171,7 @@ def _choose_workloads(
         raise LookupError(
             "no interaction can be loaded, so there is no workload to write a file for"
         )
-    largest = sorted(logged, key=lambda each: -each.interactions)[:MOST_WORKLOADS]
+    largest = sorted(logged, key=lambda each: -each.interactions)[:MAX_WORKLOADS]
     names = ", ".join(f"{each.workload_id} ({each.interactions:,})" for each in largest)
     if rest := len(logged) - len(largest):
         names += f" and {rest:,} more"
@@ -184,7 +184,7 @@ def _choose_workloads(
             f"--to names one file, and there are several workloads: {names}; choose "
             "one with --workload"
         )
-    if len(logged) > MOST_WORKLOADS:
+    if len(logged) > MAX_WORKLOADS:
         raise ValueError(
             f"there are {len(logged):,} workloads, too many to write a file for each: {names}; "
             "choose one with --workload"

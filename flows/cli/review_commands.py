@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 ANSWER_KEYS = "[b]g[/b]ood  [b]b[/b]ad  [b]c[/b]orrect  [b]s[/b]kip  [b]q[/b]uit: "
-MOST_CHARACTERS = 2000  # characters of a message that are shown; the beginning of a longer one
-MOST_ROWS = 20
+MAX_CHARACTERS = 2000  # characters of a message that are shown; the beginning of a longer one
+MAX_ROWS = 20
 
 
 @app.command()
@@ -183,13 +183,13 @@ def _show_question(number: int, total: int, question: "ReviewQuestion") -> None:
     console.rule(f"{number} of {total}  {about.interaction_id[:12]}")
     console.print(f"asked because: {why}", style="dim", soft_wrap=True)
     for message in cast("list[dict[str, Json]]", json.loads(about.messages)):
-        role, text = str(message.get("role")), shorten(_message_text(message), MOST_CHARACTERS)
+        role, text = str(message.get("role")), shorten(_message_text(message), MAX_CHARACTERS)
         console.print(role, style="bold", end="  ", soft_wrap=True)
         print_line(text)
     if names := _tool_names(about.tools):
         console.print(f"tools: {', '.join(names)}", style="dim", soft_wrap=True)
     answer = _answer_text(Answer.from_json(about.answer))
-    shown = shorten(answer, MOST_CHARACTERS)
+    shown = shorten(answer, MAX_CHARACTERS)
     console.print(Panel(shown, title="answer", title_align="left"))
 
 
@@ -275,7 +275,7 @@ def _fates_table(evidence: "FeedbackEvidence") -> Table:
 def _bursts_table(evidence: "FeedbackEvidence") -> Table:
     columns = "held back", "burst", "who", "from", "to", "found", "expected", "chance", "aim"
     table = new_table(*columns, is_counted=True)
-    for burst in evidence.bursts[:MOST_ROWS]:
+    for burst in evidence.bursts[:MAX_ROWS]:
         others = len(burst.actors) - 3
         table.add_row(
             f"{burst.held_back:,}",
@@ -294,7 +294,7 @@ def _bursts_table(evidence: "FeedbackEvidence") -> Table:
 def _capped_table(evidence: "FeedbackEvidence") -> Table:
     columns = "held back", "of", "client", "actor", "share before", "after", "cap"
     table = new_table(*columns, is_counted=True)
-    for actor in evidence.capped[:MOST_ROWS]:
+    for actor in evidence.capped[:MAX_ROWS]:
         table.add_row(
             f"{actor.signals - actor.kept:,}",
             f"{actor.signals:,}",

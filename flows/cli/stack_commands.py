@@ -46,7 +46,7 @@ SERVICE_COLOURS = {
     "restarting": "yellow",
     "stopping": "yellow",
 }
-MOST_WORKLOADS = 50  # that `status` shows
+MAX_WORKLOADS = 50  # that `status` shows
 
 LEVEL_COLOURS = {"wrong": "red", "note": "yellow", "fine": "green"}
 
@@ -233,7 +233,7 @@ def _shown_workloads(workloads: "dict[str, Json]") -> set[str]:
         has_champion = isinstance(versions, dict) and any(versions.values())
         return has_champion or not name, "snapshot" in kinds, int(str(rows))
 
-    return set(sorted(workloads, key=rank, reverse=True)[:MOST_WORKLOADS])
+    return set(sorted(workloads, key=rank, reverse=True)[:MAX_WORKLOADS])
 
 
 def _show_contents(contents: "dict[str, Json]") -> None:

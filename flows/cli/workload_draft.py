@@ -32,13 +32,13 @@ FEWEST_TOOL_LISTS = 20
 
 # A tool in a larger share of the requests can't be held out: curation drops every request that
 # offers a tool of the holdout, which would leave few to train on.
-MOST_OFFERED = 0.2
+MAX_OFFERED = 0.2
 
 FEWEST_CHOICES = 100  # choices between two answers from which learning pairs is worth a try
 
 LARGEST_HOLDOUT = 0.4
 
-MOST_HELD_OUT = 5000
+MAX_HELD_OUT = 5000
 """Requests: each evaluation answers all of them, and no later share takes one back."""
 
 TEMPLATE_TOKENS = 64  # tokens that a chat template adds to a request of a few messages
@@ -134,7 +134,7 @@ def draft(
     most_chars = Rules.model_fields["max_prompt_chars"].default
     can_hold_out_tools = (
         profile.tool_lists >= FEWEST_TOOL_LISTS
-        and profile.most_offered <= MOST_OFFERED * profile.offered
+        and profile.most_offered <= MAX_OFFERED * profile.offered
     )
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
@@ -163,7 +163,7 @@ def draft(
         holdout_share=share,
         validation_share=float(f"{share / 2:.2g}"),
         is_large=share < Rules.model_fields["holdout_share"].default,
-        most_held_out=MOST_HELD_OUT,
+        most_held_out=MAX_HELD_OUT,
         held_out=int(share * logged.interactions),
         is_long=profile.prompt_characters.high > most_chars,
         max_prompt_chars=_rounded(profile.prompt_characters.high, 1000),
@@ -250,8 +250,8 @@ def holdout_share(interactions: int) -> float:
     """Return the default share, or one that holds out as many as the gate requires, or fewer."""
     default = float(Rules.model_fields["holdout_share"].default)
     fewest = int(Policy.model_fields["min_documents"].default)
-    if default * interactions > MOST_HELD_OUT:
-        return float(f"{MOST_HELD_OUT / interactions:.2g}")
+    if default * interactions > MAX_HELD_OUT:
+        return float(f"{MAX_HELD_OUT / interactions:.2g}")
     if default * interactions >= 1.5 * fewest:
         return default
     return LARGEST_HOLDOUT if LARGEST_HOLDOUT * interactions >= fewest else default

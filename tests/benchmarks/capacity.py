@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from components.curate.settings import MOST_ROWS, Rules
+from components.curate.settings import MAX_ROWS, Rules
 from components.schema import Json
 from components.store import warehouse
 from tests.benchmarks import night, receive, traffic
@@ -224,7 +224,7 @@ if __name__ == "__main__":
         "--rates", type=Path, help="a JSON file: read the rates, or keep them there"
     )
     parser.add_argument("--keep-days", type=int, default=30)
-    parser.add_argument("--at-most", type=int, default=MOST_ROWS)
+    parser.add_argument("--at-most", type=int, default=MAX_ROWS)
     parser.add_argument("--core-hour", type=float, default=0.05, help="price of a core for an hour")
     parser.add_argument("--gb-month", type=float, default=0.10, help="price of a GB for a month")
     arguments = parser.parse_args()

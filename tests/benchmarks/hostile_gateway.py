@@ -41,7 +41,7 @@ PAUSE_SECONDS = 0.02
 LEAD_SECONDS = 0.5
 """The attack has begun when others start to ask."""
 
-MOST_P99, MOST_END_SECONDS, MOST_MIB = 0.150, 10.0, 2048.0
+MAX_P99, MAX_END_SECONDS, MAX_MIB = 0.150, 10.0, 2048.0
 
 NOISE = 3
 """On a machine that does something else, too, others may wait so many times as long as while
@@ -233,10 +233,10 @@ class Outcome:
     def missed(self) -> str:
         """Return which bars were missed; an empty text if all were kept."""
         bars = {
-            "p99": self.others.p99_seconds > max(MOST_P99, NOISE * self.beside.p99_seconds),
+            "p99": self.others.p99_seconds > max(MAX_P99, NOISE * self.beside.p99_seconds),
             "refused": self.others.statuses.keys() != {"200"},
-            "memory": self.mib > MOST_MIB,
-            "end": self.end_seconds > MOST_END_SECONDS,
+            "memory": self.mib > MAX_MIB,
+            "end": self.end_seconds > MAX_END_SECONDS,
             f"canary {self.objection}": self.objection is not None,
         }
         return ", ".join(bar for bar, is_missed in bars.items() if is_missed)

@@ -27,7 +27,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 from components.curate import curate_workload, parsed_rows
-from components.curate.settings import MOST_ROWS, Redaction, Rules
+from components.curate.settings import MAX_ROWS, Redaction, Rules
 from components.dataset import freeze_snapshot
 from components.schema import Json
 from components.store import warehouse, working_copy
@@ -173,7 +173,7 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--clones", type=int, default=20, help="rows made from one text")
-    parser.add_argument("--at-most", type=int, default=MOST_ROWS)
+    parser.add_argument("--at-most", type=int, default=MAX_ROWS)
     parser.add_argument("--curate", type=Path, help="curate this home, and print the figures")
     parser.add_argument("--rules", default="{}")
     arguments = parser.parse_args()

@@ -50,9 +50,9 @@ LONG = "The customer wrote about order {}: " + "it arrived late and the box was 
 VLLM = Path(".venv-vllm/bin/python")
 
 LEAST_MIXED = 0.70
-MOST_MEMORY = 1.15
+MAX_MEMORY = 1.15
 LEAST_FASTER = 3.0  # than vLLM's CPU build with LoRA
-MOST_CPU = {1: 1.2, 4: 1.2, 16: 0.6, 32: 0.6}  # of llama.cpp's for a token, by requests at once
+MAX_CPU = {1: 1.2, 4: 1.2, 16: 0.6, 32: 0.6}  # of llama.cpp's for a token, by requests at once
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,9 @@ def main() -> None:
         f"PEFT's mixed batch of 8: {peer['rate']:.1f} tokens/s; CPU time of ours for a token: "
         f"{own[8, 8].cpu / peer['cpu']:.2f} of its"
     )
-    is_met = share >= LEAST_MIXED and ratios["with 8 adapters"] <= MOST_MEMORY
+    is_met = share >= LEAST_MIXED and ratios["with 8 adapters"] <= MAX_MEMORY
     if "llama.cpp" in speeds:
-        for at_once, most in MOST_CPU.items():
+        for at_once, most in MAX_CPU.items():
             factor = own[0, at_once].cpu / speeds["llama.cpp"][0, at_once].cpu
             typer.echo(
                 f"CPU time of a token against llama.cpp's, {at_once} at once: {factor:.2f} "

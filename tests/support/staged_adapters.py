@@ -16,7 +16,7 @@ from tests.support import adapter_folders, tiny
 
 LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 PROMPT = "Which version?"
-MOST_STEPS = 400
+MAX_STEPS = 400
 CLEAR = 0.3  # nats that a token of the word may lack of certainty
 
 
@@ -52,7 +52,7 @@ def _train(base: Path, number: int, folder: Path) -> None:
     word = tokenizer(word_of(str(number))).input_ids
     row, places = torch.tensor([prompt + word]), slice(len(prompt) - 1, -1)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.01)
-    for _ in range(MOST_STEPS):
+    for _ in range(MAX_STEPS):
         logprobs = model(input_ids=row).logits[0, places].log_softmax(-1)
         losses = -logprobs.gather(1, torch.tensor(word)[:, None])
         if losses.max().item() < CLEAR:

@@ -15,7 +15,7 @@ Read: TypeAlias = Callable[[Iterable[SourceRow], Defaults], Iterator[SourceRecor
 
 DEEPEST = 200  # maximum nesting of a record; Python can't write JSON of a thousand levels
 
-MOST_SHOWN = 80  # characters of a wrong value to quote in a reason
+MAX_SHOWN = 80  # characters of a wrong value to quote in a reason
 
 
 class WrongShapeError(ValueError):
@@ -74,7 +74,7 @@ def wrong_type(field: str, value: Json, expected: str) -> WrongShapeError:
 
 def unknown_value(field: str, value: str, expected: str) -> WrongShapeError:
     """Return the error for a field with an unknown value of the right type."""
-    return WrongShapeError(f'`{field}` is "{value[:MOST_SHOWN]}", expected {expected}')
+    return WrongShapeError(f'`{field}` is "{value[:MAX_SHOWN]}", expected {expected}')
 
 
 def missing(field: str, expected: str) -> WrongShapeError:
@@ -146,7 +146,7 @@ def parsed(text: str, field: str) -> Json:
     value = loads(text)
     if value is None and text.strip() != "null":
         raise WrongShapeError(
-            f'`{field}` is the text "{text[:MOST_SHOWN]}", expected JSON as text or as it is'
+            f'`{field}` is the text "{text[:MAX_SHOWN]}", expected JSON as text or as it is'
         )
     return value
 

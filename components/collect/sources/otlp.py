@@ -42,11 +42,9 @@ EVENTS_LISTED_BY = "model_request_parameters"
 
 Key: TypeAlias = tuple[str, str]  # trace and span; the span is empty for log records without one
 
-MOST_WAITING = (
-    4096  # maximum calls that wait for their parts; beyond it the oldest is read as it is
-)
-MOST_CHARACTERS = 32 * 2**20  # maximum characters of all waiting calls together
-MOST_REMEMBERED = 64  # maximum pieces of a call that was read that are still known when sent again
+MAX_WAITING = 4096  # maximum calls that wait for their parts; beyond it the oldest is read as it is
+MAX_CHARACTERS = 32 * 2**20  # maximum characters of all waiting calls together
+MAX_REMEMBERED = 64  # maximum pieces of a call that was read that are still known when sent again
 
 NOTHING = (
     "found neither a span of a model's call nor an event of one, expected `gen_ai.` attributes in "
@@ -164,7 +162,7 @@ def read(
 
     Calls that lack a part at the end are read as they are or, if all that is known of them came
     lately, added to ``held``. A call that was ``loaded`` from other parts is rejected. Memory is
-    bounded by ``MOST_WAITING`` and ``MOST_CHARACTERS``.
+    bounded by ``MAX_WAITING`` and ``MAX_CHARACTERS``.
     """
     return _Reader(defaults, held, loaded).read(rows)
 
@@ -202,7 +200,7 @@ class _Reader:
     def read(self, rows: Iterable[SourceRow]) -> Iterator[SourceRecord]:
         for row in rows:
             yield from self._row(row)
-            while self.characters > MOST_CHARACTERS or len(self.waiting) > MOST_WAITING:
+            while self.characters > MAX_CHARACTERS or len(self.waiting) > MAX_WAITING:
                 yield from self._finished(next(iter(self.waiting)))
         while self.waiting:
             key, waiting = next(iter(self.waiting.items()))
@@ -352,8 +350,8 @@ class _Reader:
         """
         waiting = self._forget(key)
         if key[1]:
-            self.done[key] = dict(islice(waiting.places.items(), MOST_REMEMBERED))
-        if len(self.done) > MOST_WAITING:
+            self.done[key] = dict(islice(waiting.places.items(), MAX_REMEMBERED))
+        if len(self.done) > MAX_WAITING:
             self.done.popitem(last=False)
         parts = frozenset(waiting.places)
         late = self.loaded.late_parts(key, parts) if self.loaded and key[1] else None
@@ -379,7 +377,7 @@ class _Reader:
         if (answer, "") in self.waiting:
             self._forget((answer, ""))
         self.answered[answer] = None
-        if len(self.answered) > MOST_WAITING:
+        if len(self.answered) > MAX_WAITING:
             self.answered.popitem(last=False)
 
 

@@ -12,10 +12,10 @@ from components.curate.near.kept_words import KeptWords
 from components.curate.near.shingles import HashTable
 from components.curate.near.word_runs import MANY, RUN, CommonRuns
 
-MOST_CHANGED = 0.125
+MAX_CHANGED = 0.125
 """Share of the counted texts' words; if more of them come or go, all runs are counted anew."""
 
-MOST_RUNS = 1 << 24
+MAX_RUNS = 1 << 24
 """Of texts that come or go, which are held in memory."""
 
 
@@ -73,7 +73,7 @@ def find_changes(
     came = texts.at(counted[~hashed_words.are_among(digests, counted_before)])
     gone = words.numbers_of(counted_before[~hashed_words.are_among(counted_before, digests)])
     size = came.sizes.sum() + words.column.sizes[gone].sum()
-    most = min(MOST_RUNS, MOST_CHANGED * texts.sizes[counted].sum())
+    most = min(MAX_RUNS, MAX_CHANGED * texts.sizes[counted].sum())
     if size > most or (gone < 0).any():
         return None
     moved = _Moved.of(came, words.column.at(gone), common, pool)

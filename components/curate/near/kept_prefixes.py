@@ -25,7 +25,7 @@ from components.curate.near.shingles import HASH_BITS, shingle
 
 TEXTS_AT_ONCE = 1 << 14
 
-MOST_CHANGED = 0.25
+MAX_CHANGED = 0.25
 """Share of the texts; if more have another prefix than before, all keys are grouped."""
 
 COARSE_BITS = 20
@@ -190,7 +190,7 @@ def group_texts(
     text_bits = max(TEXT_BITS, len(texts).bit_length())
     group = partial(candidate_pairs.group_by_key, text_bits=text_bits, shared=shared)
     groups = None
-    if earlier.text_bits.tolist() == [text_bits] and len(changed) <= MOST_CHANGED * len(texts):
+    if earlier.text_bits.tolist() == [text_bits] and len(changed) <= MAX_CHANGED * len(texts):
         groups = group(keyed.entries(text_bits, SeenBits(_last_bits(keyed.keys[:new]))))
     if groups is None or groups.have_crowds:
         groups = group(keyed.entries(text_bits))

@@ -23,7 +23,7 @@ from components.curate.near.hashed_words import (
 from components.curate.near.kept_arrays import KeptArrays
 from components.curate.near.shingles import HashTable
 
-MOST_CHANGED = 0.125
+MAX_CHANGED = 0.125
 """Share of the references; if more are new, each text is compared with all of them."""
 
 FEWEST_SHARED = 3
@@ -38,7 +38,7 @@ MET_AT_ONCE = 1 << 20
 PAIR_BITS, SPARE_BITS = 24, 3
 """Of a table of pairs of words, in which most pairs of other texts are not."""
 
-MOST_PAIRED = 1 << 22
+MAX_PAIRED = 1 << 22
 """Words of texts; the table of more would have most pairs of any text."""
 
 Shares = npt.NDArray[np.float64]
@@ -112,7 +112,7 @@ def nearest_by_ngrams(
     """
     earlier = _Earlier.read(kept)
     came = np.flatnonzero(~hashed_words.are_among(references.digests, earlier.references))
-    if len(came) > MOST_CHANGED * len(references):
+    if len(came) > MAX_CHANGED * len(references):
         earlier, came = _Earlier.read(None), np.arange(len(references))
     places = hashed_words.places_among(texts.digests, earlier.texts)
     known = np.flatnonzero(places >= 0)
@@ -224,7 +224,7 @@ def _index(texts: WordColumn, words: int, pool: Executor) -> _Index:
     runs, starts = np.unique(hashes[order], return_index=True)
     rows = (np.ones(len(order), np.int32), owners[order], np.append(starts, len(order)))
     having = sparse.csr_array(rows, (len(runs), len(texts)))
-    is_paired = words > 1 and texts.sizes.sum() <= MOST_PAIRED
+    is_paired = words > 1 and texts.sizes.sum() <= MAX_PAIRED
     pairs = _WordPairs(texts.words().hashes) if is_paired else None
     return _Index(len(runs), HashTable(runs), having, sizes, pairs)
 

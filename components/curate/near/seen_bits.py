@@ -10,7 +10,7 @@ from components.curate.near.hashed_words import Positions
 Bits32: TypeAlias = npt.NDArray[np.uint32]
 
 BITS = 32
-MOST_BITS, SPARE_BITS = 25, 3
+MAX_BITS, SPARE_BITS = 25, 3
 """Of a table's index: of a larger table fewer entries are set, but it misses the cache."""
 
 
@@ -18,7 +18,7 @@ class SeenBits:
     """Some values of 32 bits, by their first and their last bits."""
 
     def __init__(self, values: Bits32) -> None:
-        bits = min(MOST_BITS, len(values).bit_length() + SPARE_BITS)
+        bits = min(MAX_BITS, len(values).bit_length() + SPARE_BITS)
         self._shift, self._last = np.uint32(BITS - bits), np.uint32((1 << bits) - 1)
         self._firsts, self._lasts = (np.zeros(1 << bits, np.bool_) for _ in range(2))
         self._firsts[values >> self._shift] = True

@@ -245,7 +245,7 @@ OutcomeName: TypeAlias = tuple[str, str]
 """A client, and the name of an outcome there."""
 
 
-MOST_STRAY = 0.1
+MAX_STRAY = 0.1
 """A larger share of numbers that are not from 0 to 1 is no mistake of a few, but another scale."""
 
 
@@ -260,7 +260,7 @@ def unscaled_outcomes(signals: Iterable[Signal]) -> set[OutcomeName]:
             name, number = (signal.client_id, outcome[0]), outcome[1]
             counts[name] += 1
             stray[name] += number < 0 or number > 1
-    return {name for name, count in counts.items() if stray[name] > MOST_STRAY * count}
+    return {name for name, count in counts.items() if stray[name] > MAX_STRAY * count}
 
 
 def _numeric_outcome(signal: Signal) -> tuple[str, float] | None:

@@ -191,7 +191,7 @@ def _written(
         return refusal
     request = requests[asked]
     written = (request.messages, request.tools, *map(dump, answers))
-    if sum(map(len, written)) > conversations.MOST_CHARACTERS:
+    if sum(map(len, written)) > conversations.MAX_CHARACTERS:
         return ("redaction_failed", None)
     redacted = redact(
         asked,

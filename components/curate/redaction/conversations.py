@@ -13,7 +13,7 @@ from components.curate.redaction.redactor import Conversation, Redacted
 from components.curate.redaction.surrogate_writer import Keyring, Marked
 from components.curate.settings import Redaction
 
-MOST_CHARACTERS = 2**20
+MAX_CHARACTERS = 2**20
 """Maximum characters of a row's JSON texts: a book is shorter, and every expression reads all of it
 up to five times."""
 
@@ -75,11 +75,9 @@ def redact_candidate(candidate: Candidate, settings: Redaction) -> tuple[Candida
 
 
 def require_short(characters: int) -> None:
-    """Raise ``RedactionFailedError`` for a row of more than ``MOST_CHARACTERS``."""
-    if characters > MOST_CHARACTERS:
-        raise RedactionFailedError(
-            f"{characters:,} characters, at most {MOST_CHARACTERS:,} allowed"
-        )
+    """Raise ``RedactionFailedError`` for a row of more than ``MAX_CHARACTERS``."""
+    if characters > MAX_CHARACTERS:
+        raise RedactionFailedError(f"{characters:,} characters, at most {MAX_CHARACTERS:,} allowed")
 
 
 def example_id(workload_id: str, messages: str, tools: str) -> str:

@@ -101,7 +101,7 @@ def polish(digits: str) -> bool:
     return digits[-1] == pesel.calc_check_digit(digits[:-1])
 
 
-MOST_GROUPS = 20  # a card has at most this many digits, so at most this many groups
+MAX_GROUPS = 20  # a card has at most this many digits, so at most this many groups
 
 CARD_WORDS = re.compile(r"card|visa|maestro|mastercard|amex|credit|debit|payment|pay with")
 SSN_WORDS = re.compile(r"\bssn\b|social security|social-security")
@@ -131,7 +131,7 @@ def cards(match: re.Match[str]) -> list[Value]:
     values: list[Value] = []
     first = 0
     while first < len(groups):
-        groups_of_card, digits = _card(text, groups[first : first + MOST_GROUPS], lengths)
+        groups_of_card, digits = _card(text, groups[first : first + MAX_GROUPS], lengths)
         if groups_of_card:
             start, (_, end) = groups[first][0], groups[first + groups_of_card - 1]
             values.append(Value(match.start() + start, match.start() + end, digits))

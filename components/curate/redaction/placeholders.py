@@ -13,7 +13,7 @@ SHORTEST = 4
 """Shorter values are replaced only where they were found: elsewhere they may mean anything."""
 
 
-MOST_VALUES = 1_000
+MAX_VALUES = 1_000
 """Maximum distinct values of one row, as each is searched in all its texts. A row with more is a
 list of people, and not worth learning."""
 
@@ -25,9 +25,9 @@ class TooMuchError(ValueError):
 
 
 def require_few(values: int) -> None:
-    """Raise ``TooMuchError`` for more than ``MOST_VALUES``."""
-    if values > MOST_VALUES:
-        raise TooMuchError(f"more than {MOST_VALUES:,} distinct values")
+    """Raise ``TooMuchError`` for more than ``MAX_VALUES``."""
+    if values > MAX_VALUES:
+        raise TooMuchError(f"more than {MAX_VALUES:,} distinct values")
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ def unknown_tool(candidate: Candidate) -> str | None:
     return next((name for name in called if name not in candidate.tool_names), None)
 
 
-MOST_WORK = 10**10
+MAX_WORK = 10**10
 """Schema characters times call characters: each value may be checked against each keyword. The
 library can't be interrupted; this much takes it some seconds."""
 
@@ -88,8 +88,8 @@ def breaks_schema(candidate: Candidate) -> str | None:
     if not candidate.answer.calls or not candidate.tools:
         return None
     work = len(candidate.tools_text) * len(candidate.answer_json)
-    if work > MOST_WORK:
-        raise SchemaWorkError(f"{work:,} steps, at most {MOST_WORK:,} allowed")
+    if work > MAX_WORK:
+        raise SchemaWorkError(f"{work:,} steps, at most {MAX_WORK:,} allowed")
     validators = _validators(candidate.tools_text)
     for call in candidate.answer.calls:
         validator = validators.get(call.name)

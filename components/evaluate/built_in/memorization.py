@@ -47,7 +47,7 @@ SECRET_COLUMNS = (
     *("group", "client_id", "language", "answer"),
 )
 
-MOST_SECRETS = 256
+MAX_SECRETS = 256
 """The most rows asked, drawn by their ids: enough for the gate, few enough to take minutes."""
 
 SecretDocument: TypeAlias = dict[str, str]
@@ -113,7 +113,7 @@ def secret_rows(snapshot: Path) -> list[dict[str, Any]]:
     columns = holdout_task.with_clusters(path, SECRET_COLUMNS)
     rows = [row for row in parquet_files.rows(path, columns) if row["secrets"]]
     by_id = {str(row["example_id"]): row for row in rows}
-    drawn = sorted(by_id, key=lambda name: hashlib.sha256(name.encode()).digest())[:MOST_SECRETS]
+    drawn = sorted(by_id, key=lambda name: hashlib.sha256(name.encode()).digest())[:MAX_SECRETS]
     return [by_id[name] for name in sorted(drawn)]
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TIMED = 5  # requests that are timed one at a time: enough for a median, few enough to take seconds
 
-MOST_TOKENS = 16  # timed tokens per request
+MAX_TOKENS = 16  # timed tokens per request
 
 
 def measure_speed(
@@ -64,15 +64,15 @@ def time_alone(
     it.
     """
     inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
-    room = max(1, length - MOST_TOKENS)
+    room = max(1, length - MAX_TOKENS)
     tokens, cache = inputs["input_ids"][:, -room:].to(model.device), None
     marks = [time.perf_counter()]
-    for _ in range(MOST_TOKENS + 1):
+    for _ in range(MAX_TOKENS + 1):
         output = model(input_ids=tokens, cache=cache, use_cache=True, logits_to_keep=1)
         tokens, cache = output.logits[:, -1:].argmax(-1), output.cache
         int(tokens)  # waits for a GPU
         marks.append(time.perf_counter())
-    return marks[1] - marks[0], MOST_TOKENS / (marks[-1] - marks[1])
+    return marks[1] - marks[0], MAX_TOKENS / (marks[-1] - marks[1])
 
 
 def _count_tokens(tokenizer: "PreTrainedTokenizerBase", text: str) -> int:

@@ -25,7 +25,7 @@ from components.evaluate.constraint import AnswerConstraint
 from components.evaluate.engines import adapter_checks, protocol
 from components.evaluate.engines.adapter_checks import AdapterNotAppliedError
 from components.evaluate.engines.protocol import EngineError
-from components.evaluate.engines.speed import MOST_TOKENS
+from components.evaluate.engines.speed import MAX_TOKENS
 from components.evaluate.settings import EvaluationSettings
 from components.models import constrained, machine
 from components.models.base import compute_dtype, is_quantized, write_dequantized
@@ -35,7 +35,7 @@ from components.store.manifest import AdapterManifest
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
-MOST_MEMORY = 1 / 4  # the share of free memory for keys and values on a CPU. On CUDA vLLM decides.
+MAX_MEMORY = 1 / 4  # the share of free memory for keys and values on a CPU. On CUDA vLLM decides.
 
 FITTING = -1
 """The context window is the base's, or as much of it as keys and values have memory for: without
@@ -100,7 +100,7 @@ def _make_model(
     on_cpu: dict[str, Any] = {
         "enforce_eager": True,  # compiling takes longer than an evaluation
         "distributed_executor_backend": "uni",
-        "kv_cache_memory_bytes": int(MOST_MEMORY * machine.available_memory()),
+        "kv_cache_memory_bytes": int(MAX_MEMORY * machine.available_memory()),
     }
     dtype = str(compute_dtype(settings.precision, for_training=False)).removeprefix("torch.")
     model = VllmModel(  # pyright: ignore[reportAbstractUsage] - VLLM is not
@@ -180,10 +180,10 @@ class VllmEngine:
 
     def alone(self, prompt: str) -> tuple[float, float]:
         """Answer one request by itself, and time it, with an empty prefix cache."""
-        room = self.length - MOST_TOKENS - 1
+        room = self.length - MAX_TOKENS - 1
         tokens = self.tokenizer(prompt, add_special_tokens=False)["input_ids"][-room:]
-        first, total = (self._time(tokens, count) for count in (1, MOST_TOKENS + 1))
-        return first, MOST_TOKENS / (total - first)
+        first, total = (self._time(tokens, count) for count in (1, MAX_TOKENS + 1))
+        return first, MAX_TOKENS / (total - first)
 
     def _time(self, prompt: list[int], count: int) -> float:
         self._model.model.reset_prefix_cache()

@@ -25,7 +25,7 @@ TOO_MANY = 429
 QUESTION_STATUS = frozenset({400, 413, 422})
 """Statuses that may be about one question: a content filter, or a text that is too long."""
 
-MOST_TRIES = 5
+MAX_TRIES = 5
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 """Seconds before the second try, doubled each time, unless the endpoint sends ``Retry-After``."""
@@ -40,7 +40,7 @@ SUBSTITUTES: Mapping[str, Mapping[str, Json]] = {
 }
 """What is sent in place of a parameter that a model does not take, as OpenAI's that think don't."""
 
-MOST_REPLIES = 3  # to one question: most models' replies differ a little even at temperature 0
+MAX_REPLIES = 3  # to one question: most models' replies differ a little even at temperature 0
 
 
 class JudgeError(RuntimeError):
@@ -74,13 +74,13 @@ class JudgeEndpoint:
         """Return the model's reply; empty if it has no text.
 
         Raises:
-            RefusedQuestionError: It was refused, or failed ``MOST_TRIES`` times while others were
+            RefusedQuestionError: It was refused, or failed ``MAX_TRIES`` times while others were
                 answered.
             JudgeError: It failed without an answer to any other meanwhile, or all would fail.
         """
         failure, kind = "", JudgeError
         tries, answered = 0, self._answered
-        while tries < MOST_TRIES:
+        while tries < MAX_TRIES:
             parameters = self._parameters
             try:
                 response = self._client.post(
@@ -111,7 +111,7 @@ class JudgeEndpoint:
                     tries, answered = 0, self._answered
                 wait = _retry_after(response, FIRST_WAIT * 2**tries)
             tries += 1
-            if tries < MOST_TRIES:
+            if tries < MAX_TRIES:
                 time.sleep(min(wait, LONGEST_WAIT))
             elif self._answered > answered:  # it is about this one, such as its length
                 kind = RefusedQuestionError
@@ -265,7 +265,7 @@ def compare_answers(
 ) -> list[float | None]:
     """Return 1 for each pair in which ``ours`` is better, 0 if ``theirs`` is, 0.5 for a tie.
 
-    Equal answers are a tie without a query. ``None`` if in either order ``MOST_REPLIES`` replies
+    Equal answers are a tie without a query. ``None`` if in either order ``MAX_REPLIES`` replies
     are not a verdict, or if the endpoint refuses the question.
 
     Raises:
@@ -311,7 +311,7 @@ def _ask_all(
         if has_failed.is_set():
             return None
         try:
-            for _ in range(MOST_REPLIES):
+            for _ in range(MAX_REPLIES):
                 if (verdict := read_verdict(ask(question))) is not None:
                     cache.keep(key, verdict)
                     break

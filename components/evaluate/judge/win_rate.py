@@ -35,11 +35,11 @@ PREFERENCE_FILES = ("holdout_preferences.parquet", "preferences.parquet")
 
 TIE = 0.5
 
-MOST_UNJUDGED = 0.05
+MAX_UNJUDGED = 0.05
 """A judge is evidence only if at most this share of the requests, or one, has no verdict. Each is a
 tie, so a model whose answers leave the judge without one gains or loses half of that at most."""
 
-MOST_PAIRS = 200  # pairs for the agreement: more would hardly narrow the interval
+MAX_PAIRS = 200  # pairs for the agreement: more would hardly narrow the interval
 
 PreferenceRow: TypeAlias = dict[str, object]
 HoldoutRow: TypeAlias = dict[str, object]
@@ -104,7 +104,7 @@ def read_pairs(snapshot: Path) -> list[AnswerPair]:
         by_request.setdefault(_conversation_text(row["prompt"]), row)
     return [
         AnswerPair(request, _answer_text(row["chosen"]), _answer_text(row["rejected"]))
-        for request, row in [*by_request.items()][:MOST_PAIRS]
+        for request, row in [*by_request.items()][:MAX_PAIRS]
     ]
 
 
@@ -255,8 +255,8 @@ def _judge_metric(
 ) -> Metric:
     without = f"it gave no verdict on {unjudged} of {requests} requests"
     doubt = agreement.doubt(settings.min_agreement)
-    if doubt is None and unjudged > max(1, MOST_UNJUDGED * requests):
-        doubt = f"is no evidence: {without}, and at most {MOST_UNJUDGED:.0%} may have none"
+    if doubt is None and unjudged > max(1, MAX_UNJUDGED * requests):
+        doubt = f"is no evidence: {without}, and at most {MAX_UNJUDGED:.0%} may have none"
     ties = f"; {without}, which count as ties" if unjudged else ""
     return Metric(
         f"of all requests: {settings.model} finds the answer better than the reference, asked in "

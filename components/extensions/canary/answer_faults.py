@@ -14,7 +14,7 @@ from components.serve.body_fields import Obj
 from components.serve.chat_request import ChatRequest
 from components.serve.rollout_settings import BadKind
 
-MOST_WORK = 10**8
+MAX_WORK = 10**8
 """Characters of schemas times characters of an answer: each value may be checked against each
 keyword, and other requests wait for it. Beyond it, some 0.4 s, an answer counts as valid."""
 
@@ -66,7 +66,7 @@ def _is_invalid(request: ChatRequest, form: Dialect, text: str, labels: Sequence
     if request.must_call and not answer.calls:
         return True
     schemas = orjson.dumps([request.response_format, request.tools])
-    if len(schemas) * len(text) > MOST_WORK:
+    if len(schemas) * len(text) > MAX_WORK:
         return False
     if request.response_format is not None and not answer.calls:
         return not _has_format(request.response_format, answer.text)

@@ -16,7 +16,7 @@ from components.schema import Json
 from components.serve.rollout import Arm
 
 LEAST_SEED_BYTES = 16
-MOST_RUNNING = 200_000
+MAX_RUNNING = 200_000
 """Conversations whose share is remembered: some 200 bytes each."""
 
 _KEY_BYTES, _POINT_BYTES = 16, 8
@@ -102,7 +102,7 @@ class RunningConversations:
     """
 
     def __init__(
-        self, capacity: int = MOST_RUNNING, shares: Mapping[str, float] | None = None
+        self, capacity: int = MAX_RUNNING, shares: Mapping[str, float] | None = None
     ) -> None:
         self._capacity = capacity
         self._shares = OrderedDict[str, float]()

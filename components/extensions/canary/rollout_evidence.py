@@ -18,7 +18,7 @@ from components.schema import Json
 from components.serve.rollout import Arm
 from components.serve.rollout_settings import BadKind
 
-MOST_PENDING = 4 * 2**20  # bytes that wait for room on the disk
+MAX_PENDING = 4 * 2**20  # bytes that wait for room on the disk
 LONGEST_LINE = 1_000  # bytes
 LONGEST_TIME = 1e10  # seconds
 
@@ -162,7 +162,7 @@ class EvidenceFile:
 
     def append(self, line: EvidenceLine) -> None:
         """Write a line; raise ``EvidenceFullError`` if too many wait."""
-        if len(self._pending) > MOST_PENDING:
+        if len(self._pending) > MAX_PENDING:
             raise EvidenceFullError(f"writing {self.path}: {len(self._pending)} bytes wait")
         self._pending += to_bytes(line)
         self.flush()

@@ -26,7 +26,7 @@ from components.serve.rollout_settings import (
     HOUR,
     LARGEST_MARGIN,
     LONGEST_SECONDS,
-    MOST_STEPS,
+    MAX_STEPS,
     BadKind,
     CanarySettings,
 )
@@ -111,8 +111,8 @@ class RolloutPlan:
                 "expected rising shares below 1, the first at least 0 and the last above it, "
                 f"found {shares}"
             )
-        if len(shares) > MOST_STEPS:
-            raise ValueError(f"expected at most {MOST_STEPS} steps, found {len(shares)}")
+        if len(shares) > MAX_STEPS:
+            raise ValueError(f"expected at most {MAX_STEPS} steps, found {len(shares)}")
         if not all(0 < step.seconds <= LONGEST_SECONDS for step in self.steps):
             raise ValueError("expected steps of more than 0 seconds and at most a year")
         begin = sum(step.seconds for step in self.steps[:-1])
@@ -211,7 +211,7 @@ class RolloutPlan:
         return counts
 
 
-MOST_CHARACTERS = 4_000
+MAX_CHARACTERS = 4_000
 """The longest text; old MLflow servers refuse a tag of more than 5,000 characters."""
 
 _ID = re.compile(r"[0-9a-f]{12}")
@@ -286,10 +286,10 @@ class RolloutOrder:
     def to_text(self) -> str:
         """Return the tag's value; raise ``RolloutOrderError`` if it is too long."""
         text = json.dumps(asdict(self), separators=(",", ":"))
-        if len(text) > MOST_CHARACTERS:
+        if len(text) > MAX_CHARACTERS:
             raise RolloutOrderError(
                 f"the order of a canary has {len(text)} characters, expected at most "
-                f"{MOST_CHARACTERS}; plan fewer steps"
+                f"{MAX_CHARACTERS}; plan fewer steps"
             )
         return text
 
@@ -303,7 +303,7 @@ def read(text: str) -> RolloutOrder:
     Raises:
         RolloutOrderError: It is not an order, with the reason.
     """
-    if len(text) > MOST_CHARACTERS:
+    if len(text) > MAX_CHARACTERS:
         raise RolloutOrderError(f"reading a canary's order: it has {len(text)} characters")
     try:
         return _READER.validate_json(text)

@@ -22,13 +22,13 @@ from components.extensions.canary.rollout_evidence import (
 from components.serve.rollout import Arm
 from components.serve.rollout_settings import BadKind
 
-MOST_CONVERSATIONS = 1_000_000
+MAX_CONVERSATIONS = 1_000_000
 """Conversations that count, some 250 bytes each; those that begin later are left out."""
 
-MOST_ANSWERS = 300_000
+MAX_ANSWERS = 300_000
 """The newest answers, to which late feedback counts; some 150 bytes each."""
 
-MOST_EARLY = 10_000
+MAX_EARLY = 10_000
 """The newest feedback to answers that are not known yet: of gateways that share a store, one may
 send it before another has sent the answer."""
 
@@ -64,9 +64,9 @@ class RolloutTally:
         self,
         windows: Mapping[BadKind, float] = MappingProxyType({}),
         *,
-        most_conversations: int = MOST_CONVERSATIONS,
-        most_answers: int = MOST_ANSWERS,
-        most_early: int = MOST_EARLY,
+        most_conversations: int = MAX_CONVERSATIONS,
+        most_answers: int = MAX_ANSWERS,
+        most_early: int = MAX_EARLY,
     ) -> None:
         self._windows, self._room = windows, most_conversations
         self._most_answers, self._most_early = most_answers, most_early

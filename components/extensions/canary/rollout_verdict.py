@@ -27,8 +27,8 @@ Outcome: TypeAlias = Literal["running", "hold", "roll back", "undecided"]
 """``hold``: it is shown to be within the margin, and may go on to everybody. ``undecided``: the
 deadline came before either was shown, or kinds that can't be shown look worse; people decide."""
 
-MOST_LATE = 0.05  # of an arm's events
-MOST_EVIDENCE = 1e300  # what is written for evidence beyond it: JSON has no infinity
+MAX_LATE = 0.05  # of an arm's events
+MAX_EVIDENCE = 1e300  # what is written for evidence beyond it: JSON has no infinity
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +213,7 @@ def _evidence(
 
 
 def _few(late: int, in_time: int) -> bool:
-    return late <= max(1, MOST_LATE * (late + in_time))
+    return late <= max(1, MAX_LATE * (late + in_time))
 
 
 def _expected_canary(counts: ShareCounts, ratio: float) -> float:
@@ -225,8 +225,8 @@ def _expected_canary(counts: ShareCounts, ratio: float) -> float:
 
 
 def _bounded(log_evidence: float) -> float:
-    if log_evidence >= math.log(MOST_EVIDENCE):
-        return MOST_EVIDENCE
+    if log_evidence >= math.log(MAX_EVIDENCE):
+        return MAX_EVIDENCE
     return math.exp(log_evidence)
 
 

@@ -26,7 +26,7 @@ from components.store import manifest
 
 LOG = logging.getLogger(__name__)
 
-MOST_POINTS = 200
+MAX_POINTS = 200
 
 State: TypeAlias = Literal[
     "waiting", "running", "hold", "undecided", "roll back", "void", "stopped"
@@ -77,7 +77,7 @@ class RolloutStatus:
         listed = cast("list[dict[str, Json]]", verdict["kinds"])
         kinds: Json = {str(each["kind"]): {name: each[name] for name in shown} for each in listed}
         self.history.append({"at": at, "share": verdict["share"], "kinds": kinds})
-        if len(self.history) > MOST_POINTS:
+        if len(self.history) > MAX_POINTS:
             self.history = [*self.history[:-1:2], self.history[-1]]
 
     @property
@@ -114,7 +114,7 @@ class StatusFiles:
             return None
         if status.state not in ("running", "hold", "undecided"):
             status.state = "running"
-        status.history, status.ended_at = status.history[-MOST_POINTS:], None
+        status.history, status.ended_at = status.history[-MAX_POINTS:], None
         return status
 
     def say(self, status: RolloutStatus) -> None:

@@ -23,7 +23,7 @@ from components.store import manifest
 PLACE = "rollouts"  # in the store, ``<order id>`` below it
 
 LARGEST_CHUNK = 2**20  # bytes of one object
-MOST_CHUNKS = 100  # that are pulled at once: a gateway that begins late catches up in turns
+MAX_CHUNKS = 100  # that are pulled at once: a gateway that begins late catches up in turns
 
 
 @dataclass(slots=True)
@@ -106,7 +106,7 @@ class SharedEvidence:
     def _pull(self) -> None:
         progress = self._progress
         before = progress.chunks
-        for _ in range(MOST_CHUNKS):
+        for _ in range(MAX_CHUNKS):
             name = f"{self._place}/{progress.chunks:08d}"
             text = self._store.read(name)
             if text is None:

@@ -39,7 +39,7 @@ KEPT = 1 / 4
 """What there is besides, as a share of slots and of memory, for clients that have nothing running:
 an answer of another client may take minutes."""
 
-MOST_CLIENTS = 1000  # with more of them, it is forgotten whose turn it was
+MAX_CLIENTS = 1000  # with more of them, it is forgotten whose turn it was
 
 NOT_FINITE = "computing a token: the logits are not finite; are the adapter's weights too large?"
 
@@ -222,7 +222,7 @@ class ContinuousBatch:
             self.running.append(answer)
 
     def _note_turn(self, client: str) -> None:
-        if len(self._turns) >= MOST_CLIENTS:
+        if len(self._turns) >= MAX_CLIENTS:
             self._turns.clear()
         self._admitted += 1
         self._turns[client] = self._admitted

@@ -6,7 +6,7 @@ from components.extensions.embedded.completion_request import CompletionRequest
 from components.extensions.embedded.shared_base import SharedBase
 from components.worker_processes import ClientTurns
 
-MOST_BYTES = 16
+MAX_BYTES = 16
 """Bytes of a text for each token of the context: English has some 4 a token, indented code 8. More
 do not fit, and reading them to find that takes two seconds a megabyte."""
 
@@ -42,7 +42,7 @@ class PromptReader:
         return tokens
 
     async def _encode(self, text: str, asked: CompletionRequest) -> list[int]:
-        most = self._base.context * MOST_BYTES
+        most = self._base.context * MAX_BYTES
         if (size := len(text.encode())) > most:
             raise PromptError(
                 f"This model's maximum context length is {self._base.context} tokens, which is at "

@@ -107,7 +107,7 @@ def _interaction(value: Obj, defaults: Defaults) -> Obj:
     metadata = fields.unpacked_object(value, "metadata")
     output, error = value.get("output"), value.get("error")
     if output is None:
-        said = f": {fields.as_text(error)[: fields.MOST_SHOWN]}" if error is not None else ""
+        said = f": {fields.as_text(error)[: fields.MAX_SHOWN]}" if error is not None else ""
         raise fields.missing("output", f"an answer{said}")
     request, response, beside = _exchange(value.get("input"), output, metadata)
     if error is not None:

@@ -93,7 +93,7 @@ def _interaction(value: Obj, defaults: Defaults) -> Obj:
         raise fields.wrong_type("deleted_at", value["deleted_at"], "a call that is not deleted")
     error, output = value.get("exception"), _plain(value.get("output"), "output")
     if output is None:
-        reason = f": {fields.as_text(error)[: fields.MOST_SHOWN]}" if error else ""
+        reason = f": {fields.as_text(error)[: fields.MAX_SHOWN]}" if error else ""
         raise fields.missing("output", f"an answer{reason}")
     inputs = fields.require_object(value, "inputs")
     sent = {key: _plain(each, f"inputs.{key}") for key, each in inputs.items() if key in SENT}

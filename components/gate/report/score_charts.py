@@ -89,13 +89,13 @@ def _limits(effects: Sequence[Effect]) -> tuple[float, float]:
     return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
-MOST_SLICES = 14  # more slices than this would be too small to read; the largest are shown
+MAX_SLICES = 14  # more slices than this would be too small to read; the largest are shown
 
 
 def draw_slices(slices: Sequence[Slice], path: Path, *, opponent: str) -> None:
     """Write a PNG with a row for each of the largest slices, in their order."""
     named = {f"{part.name}: {part.value}": part for part in slices}
-    largest = sorted(named, key=lambda name: (-named[name].n, name))[:MOST_SLICES]
+    largest = sorted(named, key=lambda name: (-named[name].n, name))[:MAX_SLICES]
     shown = {name: part for name, part in named.items() if name in largest}
     figure, axes = charts.sheet(1.3 + 0.42 * len(shown))
     sizes = [charts.size(part.n, part.clusters) for part in shown.values()]
@@ -177,7 +177,7 @@ def _score_frame(axes: Axes, card: Scorecard) -> None:
     axes.set_xlabel("mean of the requests, with 95 % interval", color=charts.INK, size=9)
 
 
-MOST_TURNS = 20  # older turns are not drawn
+MAX_TURNS = 20  # older turns are not drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +198,7 @@ def draw_history(turns: Sequence[Past], path: Path, *, metric: str) -> None:
 
     Lines join the turns of one holdout version; scores of different versions are not comparable.
     """
-    shown = list(turns)[-MOST_TURNS:]
+    shown = list(turns)[-MAX_TURNS:]
     figure, axes = charts.sheet(3.8, left=0.12)
     for column, turn in enumerate(shown):
         _column(axes, column, turn)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Multiply: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
-MOST_MEMORY = 1 / 2
+MAX_MEMORY = 1 / 2
 """The largest share of free memory for the copy; a larger model uses its own weights."""
 
 ROWS = 64
@@ -57,7 +57,7 @@ def suits(model: "Model") -> bool:
     return (
         works()
         and all(w.device.type == "cpu" and w.dtype == torch.float32 for w in weights)
-        and sum(w.nbytes for w in weights) < MOST_MEMORY * machine.available_memory()
+        and sum(w.nbytes for w in weights) < MAX_MEMORY * machine.available_memory()
     )
 
 

@@ -46,7 +46,7 @@ def test_counts_are_cached_for_later_counters(con: Connection, base: Path):
 def test_many_new_texts_are_found_again(con: Connection, base: Path):
     counter = token_counts.counter(con, base)
     assert counter
-    conversations = [conversation(str(n)) for n in range(token_counts.MOST_COUNTED + 2)]
+    conversations = [conversation(str(n)) for n in range(token_counts.MAX_COUNTED + 2)]
     for part in (conversations[:-1], conversations[-2:], conversations[:1]):
         assert counter.count(part) == [len(messages[0]["content"]) for messages in part]
     assert con.execute("select count(*) from curated.token_counts").fetchall() == [

@@ -73,10 +73,10 @@ def test_a_long_line_is_quarantined_whole_and_the_next_line_read(tmp_path: Path)
 
 
 def test_an_endless_line_is_kept_only_in_part(tmp_path: Path):
-    (pieces,) = read(tmp_path, gzip.compress(b"x" * (lines.MOST_KEPT + 12345), compresslevel=1))
+    (pieces,) = read(tmp_path, gzip.compress(b"x" * (lines.MAX_KEPT + 12345), compresslevel=1))
     assert isinstance(pieces, Unreadable)
-    assert len(pieces.content) == lines.MOST_KEPT
-    assert f"the first {lines.MOST_KEPT} are kept" in pieces.reason
+    assert len(pieces.content) == lines.MAX_KEPT
+    assert f"the first {lines.MAX_KEPT} are kept" in pieces.reason
 
 
 def test_a_line_of_the_longest_length_is_read(tmp_path: Path):

@@ -113,7 +113,7 @@ def test_files_whose_bad_lines_would_fill_the_memory_are_not_loaded_together(
             for n in range(4)
         ]
 
-    assert joint_load.load_together(con, parts(writer.MOST_REFUSED // 39)) is None
+    assert joint_load.load_together(con, parts(writer.MAX_REFUSED // 39)) is None
     assert warehouse.rows(con, "from raw.files") == before
     loaded = joint_load.load_together(con, parts(1))
     assert loaded is not None

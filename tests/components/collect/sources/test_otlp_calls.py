@@ -160,4 +160,4 @@ def test_calls_that_stay_incomplete_do_not_accumulate():
 
     first = next(otlp.read(endless(), DEFAULTS))
     assert isinstance(first, RejectedRecord)
-    assert (first.row.place, taken) == (1, otlp.MOST_WAITING + 1)
+    assert (first.row.place, taken) == (1, otlp.MAX_WAITING + 1)

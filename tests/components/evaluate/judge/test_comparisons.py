@@ -79,7 +79,7 @@ def test_a_reply_that_is_no_verdict_is_asked_for_again_but_not_forever(tmp_path:
     assert compare(Judge(hesitates), tmp_path / "kept", PAIRS[:1]) == [1]
     silent = Judge(lambda first, second: "?")
     assert compare(silent, tmp_path / "other", PAIRS[:1]) == [None]
-    assert len(silent.asked) == 2 * comparisons.MOST_REPLIES
+    assert len(silent.asked) == 2 * comparisons.MAX_REPLIES
     assert compare(Judge(longer), tmp_path / "other", PAIRS[:1]) == [1]
 
 

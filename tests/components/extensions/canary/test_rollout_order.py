@@ -10,7 +10,7 @@ from components.extensions.canary import rollout_order
 from components.extensions.canary.latency_limits import LatencyLimits
 from components.extensions.canary.rollout_order import (
     HOUR,
-    MOST_STEPS,
+    MAX_STEPS,
     RolloutOrder,
     RolloutOrderError,
     RolloutPlan,
@@ -46,7 +46,7 @@ def test_an_order_survives_its_tag():
 
 
 def test_the_longest_plan_fits_into_a_tag():
-    steps = tuple(ShareStep((1 + n) / 1003 / MOST_STEPS, 86399.123456) for n in range(MOST_STEPS))
+    steps = tuple(ShareStep((1 + n) / 1003 / MAX_STEPS, 86399.123456) for n in range(MAX_STEPS))
     sizes = (64, 256, 1024, 4096, 16384)
     order = replace(
         ORDER,

@@ -181,8 +181,8 @@ def test_verdicts_are_written_as_json_even_with_infinite_evidence():
     extreme = RolloutCounts({0.0: ArmCounts(1, 1)}, {"error": {0.1: ArmCounts(9_999, 0)}})
     verdict = rollout_verdict.decide(PLAN, extreme, HOUR)
     content = json.loads(json.dumps(verdict.to_json(), allow_nan=False))
-    assert content["uneven"] == rollout_verdict.MOST_EVIDENCE
-    assert content["kinds"][1]["worse"] == rollout_verdict.MOST_EVIDENCE
+    assert content["uneven"] == rollout_verdict.MAX_EVIDENCE
+    assert content["kinds"][1]["worse"] == rollout_verdict.MAX_EVIDENCE
     assert content["plan"]["steps"][0] == {"share": 0.01, "seconds": 2 * HOUR}
 
 

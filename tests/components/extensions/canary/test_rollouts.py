@@ -12,7 +12,7 @@ import pytest
 
 from components.extensions.canary.rollout_order import HOUR, RolloutOrder, RolloutPlan, ShareStep
 from components.extensions.canary.rollouts import UNPROVED_SECONDS, Rollouts
-from components.extensions.canary.running_rollout import MOST_POINTS, RolloutStatus
+from components.extensions.canary.running_rollout import MAX_POINTS, RolloutStatus
 from components.register.version_tags import DECISION_TAG, ROLLOUT_TAG, TAINTED_TAG
 from components.serve import routes
 from components.serve.champion_watch import RegisteredVersion
@@ -302,7 +302,7 @@ def test_only_some_points_of_a_long_history_are_kept():
     for number in range(1000):
         shown.add_point(str(number), {"share": 0.5, "kinds": []})
     times = [point["at"] for point in shown.history if isinstance(point, dict)]
-    assert 100 <= len(times) <= MOST_POINTS
+    assert 100 <= len(times) <= MAX_POINTS
     assert times[-1] == "999"
 
 
