@@ -141,9 +141,11 @@ def test_an_archive_with_another_digest_is_not_opened(home: Settings, tmp_path: 
     archive = write(tmp_path / "b.tar.zst", home.home, [member("decisions")])
     sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
     forged = write(tmp_path / "b.tar.zst", home.home, [member("decisions"), member("more")])
-    with pytest.raises(BackupError, match="it is not the file that `flywheel backup` wrote"):
-        restore(home, forged, sha256)
-    assert not home.home.exists()
+    for _ in range(2):
+        with pytest.raises(BackupError, match="it is not the file that `flywheel backup` wrote"):
+            restore(home, forged, sha256)
+        assert not home.home.exists()
+        forged.write_text("What is not opened may be no archive at all.")
     restore(home, write(tmp_path / "b.tar.zst", home.home, [member("decisions")]), sha256)
     assert everything(home.home) == {"decisions"}
 

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from components.gate.judgement import Judgement
 from components.gate.policy import Policy
 from components.models import base as bases
 from components.register import tracking
-from components.store import warehouse
+from components.store import manifest, warehouse
 from components.store.ledger import Decision
 from components.store.manifest import folder_digest
 from flows import promote, promotion
@@ -45,6 +45,8 @@ class ApprovedVersions:
     home: Settings
     base: Path
     url: str
+    change: Callable[[Path], None] | None = None
+    """What is changed in the folders of adapters, as if they had been trained so."""
 
     def register(self, workload: str, number: int, *, is_approved: bool = True) -> Evidence:
         """Register an adapter of its own weights, approve it, and make it champion."""
@@ -80,6 +82,9 @@ class ApprovedVersions:
             adapter_folders.snapshot(snapshot)
         adapter = home.adapters / workload / key
         adapter_folders.adapter(self.base, snapshot, adapter, r=2 * number, lora_alpha=number)
+        if self.change:
+            self.change(adapter)
+            manifest.finish_again(adapter)
         settings = EvaluationSettings(precision="fp32", max_new_tokens=8).model_dump(mode="json")
         held = {"labels": [*LABELS], scorecard.CONSTRAINED: "answer grammar 1"}
         conditions = {**cards.CONDITIONS, "settings": settings, **held}

@@ -44,6 +44,13 @@ def test_a_larger_share_never_takes_a_draw_out_of_the_holdout(
         assert split.side(draw, large, validation) == "holdout"
 
 
+def test_a_later_release_draws_rows_and_groups_as_this_one():
+    """Else a home that is curated anew, or one beside it, would hold out other rows."""
+    drawn = split.in_sequence(split.SEQUENCE, 0, 3).tolist()
+    assert drawn == pytest.approx([0.879887, 0.497921, 0.115955], abs=1e-6)
+    assert (split.tools(["b", "a"]), split.user("u")) == ("8133f19a689d737c", "7571e60ac1ee1961")
+
+
 def test_each_side_gets_its_share_of_many_groups():
     sides = [split.side(split.side_by_hash(f"group {n}"), 0.2, 0.1) for n in range(10_000)]
     assert 1_900 < sides.count("holdout") < 2_100

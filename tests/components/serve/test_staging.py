@@ -1,5 +1,6 @@
 """Only what was signed, approved and left as it was reaches the engines' folder."""
 
+import json
 import shutil
 import stat
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from prefect.logging import disable_run_logger
 
+from components.chat import chat_templates
 from components.models import base as bases
 from components.models import model_signature
 from components.models.model_signature import ModelSignatureError
@@ -22,12 +24,20 @@ from tests.support.approved_versions import LABELS, ApprovedVersions, approved_v
 from tests.support.word_model import WordAdapter
 
 
+def prompted_otherwise(adapter: Path) -> None:
+    """Note another prompt of the example than the gateway renders."""
+    path = adapter / chat_templates.EXAMPLE
+    example = json.loads(path.read_text())
+    path.write_text(json.dumps({**example, "prompt": f"{example['prompt']} "}))
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApprovedVersions]:
     root = tmp_path_factory.mktemp("staged")
     with approved_versions(root, is_served=False) as versions, disable_run_logger():
         versions.register("support", 1)
         versions.register("support", 2, is_approved=False)
+        replace(versions, change=prompted_otherwise).register("prompted", 3)
         yield versions
 
 
@@ -138,6 +148,11 @@ def test_version_for_another_base_is_refused(
     (other / "config.json").write_text((other / "config.json").read_text() + "\n")
     with pytest.raises(NotServableError, match="has the content hash"):
         staging.stage(replace(request_for, base=other))
+
+
+def test_version_that_was_trained_on_other_prompts_is_refused(request_for: StagingRequest):
+    with pytest.raises(NotServableError, match="but training rendered"):
+        staging.stage(replace(request_for, workload="prompted", version="1"))
 
 
 def test_key_of_another_home_is_no_key(request_for: StagingRequest, tmp_path: Path):
