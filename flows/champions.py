@@ -6,23 +6,24 @@ from datetime import UTC, datetime
 
 from components.decide import decision_log, validity
 from components.decide.approvers import OPEN, ApprovalRules
+from components.decide.chain import Link
 from components.decide.decision_log import LogEvent
 from components.decide.statement import Statement
-from components.register import (
-    champion_change,
-    journal,
-    registry,
-    tracking,
-    version_tags,
+from components.register import registry, tracking, version_tags
+from components.register.version_tags import CHALLENGER, CHAMPION
+from components.release import champion_alias, champion_files, release_state
+from components.release.champion_files import KnownChampions, Pending
+from components.release.release_state import (
+    ChampionChange,
+    RecordedChange,
+    ReleaseState,
+    RollbackError,
 )
-from components.register.champion_change import RollbackError, Succession
-from components.register.journal import ChampionChange, ChampionJournal, JournalEntry, Pending
-from components.register.version_tags import CHALLENGER, CHAMPION, PREVIOUS
 from components.store import warehouse
 from components.store.lock import PATIENCE_SECONDS, WarehouseBusyError
 from components.store.warehouse import Connection
 from flows import rollback_rules, settings, trials
-from flows.rollback_rules import ApprovedVersions, Order, Proved, RefusedOrderError
+from flows.rollback_rules import Order, Proved, RefusedOrderError
 from flows.settings import Settings
 
 AT_ONCE_SECONDS = 3.0  # a rollback waits no longer for the warehouse before it moves the alias
@@ -30,13 +31,13 @@ AT_ONCE_SECONDS = 3.0  # a rollback waits no longer for the warehouse before it 
 
 def roll_back(
     home: Settings, order: Order, report: Callable[[str], None] = lambda _: None
-) -> JournalEntry:
+) -> RecordedChange:
     """Make an older champion the champion again; a rollback that was killed is finished instead.
 
-    It is proved as an approval is, and leads only to what the chain of decisions and the journal
-    know as approved. The order is a link of the chain, written with the journal's first row. If
-    another process holds the warehouse, and names need no proof, the alias moves first, the row is
-    written later, and ``report`` is called with what was done.
+    It is proved as an approval is, and leads only to what the chain of decisions knows as approved.
+    The order is a link of the chain, which MLflow's alias follows. If another process holds the
+    warehouse, and names need no proof, the alias moves first, the link is written later, and
+    ``report`` is called with what was done.
 
     Raises:
         RollbackError: The order is refused, or leads to no such version, or the champion changed
@@ -44,7 +45,7 @@ def roll_back(
     """
     workload = order.workload
     left = registry.read_aliases(workload).champion
-    with journal.lock_champion(home.tables, home.locks, workload):
+    with champion_files.lock_champion(home.tables, home.locks, workload):
         # Of two people who order it at once, the second would go one version further.
         if (now := registry.read_aliases(workload).champion) != left:
             raise _outdated(workload, now)
@@ -58,11 +59,12 @@ def roll_back(
             f"{workload}: version {version} is champion again; the warehouse is held by others, "
             "and this is written down when they let it go"
         )
-        recover(home, workload)
-        with warehouse.connect(home.tables) as con:
-            last = journal.list_changes(con, workload)[-1]
-        if last.step != "done":
-            raise RollbackError(f"rolling back {workload} to version {version}: {last.note}")
+        last = recover(home, workload)
+        if last is None or last.change.version != version:
+            raise RollbackError(
+                f"rolling back {workload} to version {version}: it may not serve according to the "
+                "chain of decisions; `flywheel audit` has what was done instead"
+            )
         return last
 
 
@@ -99,56 +101,68 @@ def rollback_form(home: Settings, order: Order) -> tuple[Statement, ApprovalRule
         rules = rollback_rules.in_force(home, con, order.workload)
         with warehouse.transaction(con):
             under = decision_log.in_force(con, order.workload, rules, now=_now())
-        known = rollback_rules.champions(con, order.workload)
+        known = release_state.verified_state(con, order.workload)
     change = _plan(order, known)
     signing = rollback_rules.signing(home, change, rules)
     return rollback_rules.statement_of(change, signing, under.digest), rules
 
 
-def write_approved_versions(home: Settings, workload: str) -> None:
-    """Write the approved versions and repair ``previous``; the caller holds the workload's lock."""
-    with warehouse.connect(home.tables) as con:
-        rules = rollback_rules.in_force(home, con, workload)
-        known = rollback_rules.champions(con, workload)
-    rollback_rules.write_approved(
-        home.locks, workload, ApprovedVersions(known, is_open=rules == OPEN)
-    )
-    now, versions = registry.read_aliases(workload), registry.list_versions(workload)
-    # Only people read this alias.
-    registry.put_alias(workload, PREVIOUS, champion_change.previous(now.champion, known, versions))
+def project(home: Settings, workload: str) -> bool:
+    """Let MLflow and the file of known champions follow the chain of decisions.
+
+    Idempotent; the caller holds the workload's lock. Return whether MLflow lagged behind.
+    ``RollbackError``: the chain does not hold.
+    """
+    is_open = False
+
+    def read() -> ReleaseState:
+        nonlocal is_open
+        with warehouse.connect(home.tables) as con:
+            is_open = rollback_rules.in_force(home, con, workload) == OPEN
+            return release_state.verified_state(con, workload)
+
+    state, lagged = champion_alias.project(workload, read)
+    through = state.last.head.anchor if state.last else ""
+    before = champion_files.read_known(home.locks, workload)
+    followed_at = before.followed_at if before and before.through == through else _now()
+    known = KnownChampions(state, is_open, through, followed_at)
+    champion_files.write_known(home.locks, workload, known)
+    return lagged
 
 
 def recover(
     home: Settings, workload: str, wait_seconds: float = PATIENCE_SECONDS
-) -> list[JournalEntry]:
-    """Finish or undo a workload's interrupted changes, a pending rollback included.
+) -> RecordedChange | None:
+    """Finish a workload's interrupted change, a pending rollback included; return it.
 
     The caller holds the workload's lock. ``WarehouseBusyError`` after ``wait_seconds``: nothing was
     done. ``RollbackError``: the chain of decisions does not hold.
     """
-    ended = _recover(home, workload, wait_seconds)
+    with warehouse.connect(home.tables, wait_seconds) as con:
+        last = release_state.read_state(con, workload).last
     if _append_pending(home, workload):
-        ended += _recover(home, workload, PATIENCE_SECONDS)
-    for entry in ended:
-        _anchor(home, entry.change)
-    if ended:
-        write_approved_versions(home, workload)
-    return ended
+        with warehouse.connect(home.tables) as con:
+            last = release_state.read_state(con, workload).last
+    known = champion_files.read_known(home.locks, workload)
+    if last is None or (known is not None and known.through == last.head.anchor):
+        return None
+    return last if project(home, workload) else None
 
 
-def reconcile(home: Settings) -> list[JournalEntry]:
-    """Recover every interrupted change whose process is gone; return how each ended."""
+def reconcile(home: Settings) -> list[RecordedChange]:
+    """Finish every interrupted change whose process is gone, and return them."""
     if not home.has_warehouse:
         return []
     with warehouse.connect(home.tables) as con:
-        names = {entry.change.workload_id for entry in journal.unfinished_changes(con)}
-    names.update(journal.pending_workloads(home.locks))
-    ended: list[JournalEntry] = []
+        links = decision_log.links(con)
+    names = {link.workload_id for link in links if release_state.recorded_change(link)}
+    names.update(champion_files.pending_workloads(home.locks))
+    finished: list[RecordedChange] = []
     for name in sorted(names):
-        with journal.lock_champion(home.tables, home.locks, name, wait=False) as is_ours:
-            if is_ours:
-                ended += recover(home, name)
-    return ended
+        with champion_files.lock_champion(home.tables, home.locks, name, wait=False) as is_ours:
+            if is_ours and (change := recover(home, name)) is not None:
+                finished.append(change)
+    return finished
 
 
 def chain_anchors() -> dict[str, str]:
@@ -167,10 +181,9 @@ def chain_anchors() -> dict[str, str]:
 def rolled_back(workload: str, adapter: str) -> str | None:
     """Explain that an adapter was champion and was rolled back; ``None`` if it was not."""
     with warehouse.connect(settings.load().tables) as con:
-        entry = journal.rolled_back(con, workload, adapter)
-    if entry is None:
+        change = release_state.read_state(con, workload).rolled_back(adapter)
+    if change is None:
         return None
-    change = entry.change
     if change.rollout_id is not None:
         return (
             f"adapter {adapter} answered a share as version {change.champion_before} and was "
@@ -189,28 +202,32 @@ def rolled_back(workload: str, adapter: str) -> str | None:
 def used_up(workload: str, evidence: str) -> str | None:
     """Explain that an approval has made its version champion before; ``None`` if it has not."""
     with warehouse.connect(settings.load().tables) as con:
-        changes = journal.list_changes(con, workload)
-    for entry in changes:
-        change = entry.change
-        if (change.kind, entry.step, change.evidence_digest) == ("promotion", "done", evidence):
+        state = release_state.read_state(con, workload)
+    for recorded in state.changes:
+        change = recorded.change
+        if (change.kind, change.evidence_digest) == ("promoted", evidence):
             return (
-                f"version {change.version} became champion on it at {entry.noted_at:%Y-%m-%d %H:%M}"
-                " UTC and is not any more, and an approval makes a champion once; `flywheel "
-                f"rollback {workload} --to {change.version}` brings it back"
+                f"version {change.version} became champion on it at "
+                f"{recorded.changed_at:%Y-%m-%d %H:%M} UTC and is not any more, and an approval "
+                f"makes a champion once; `flywheel rollback {workload} --to {change.version}` "
+                "brings it back"
             )
     return None
 
 
-def describe_change(entry: JournalEntry) -> str:
-    """Describe in a line how an interrupted change ended."""
-    change = entry.change
-    ended = "finished" if entry.step == "done" else "undone"
-    return f"{change.workload_id}: {change.kind} {entry.number} {ended}: {entry.note}"
+def describe_change(recorded: RecordedChange) -> str:
+    """Describe in a line which interrupted change was finished."""
+    change = recorded.change
+    now = f"version {change.version}" if change.version else "no version"
+    return (
+        f"{change.workload_id}: decision {recorded.head.sequence}, by which {now} is champion, was "
+        "interrupted, and is finished"
+    )
 
 
-def describe_rollback(entry: JournalEntry) -> str:
+def describe_rollback(recorded: RecordedChange) -> str:
     """Describe in a line which version answers now, and where the next rollback leads."""
-    change = entry.change
+    change = recorded.change
     left = f"version {change.champion_before}" if change.champion_before else "no champion"
     previous = registry.read_aliases(change.workload_id).previous
     further = f"version {previous} is before it" if previous else "nothing is before it"
@@ -220,47 +237,42 @@ def describe_rollback(entry: JournalEntry) -> str:
     )
 
 
-def champion_journal(home: Settings, wait_seconds: float = PATIENCE_SECONDS) -> ChampionJournal:
-    """Return a home's journal; it holds the warehouse only while it writes a row."""
-    return ChampionJournal(lambda: warehouse.connect(home.tables, wait_seconds), _now)
-
-
-def _roll_back(home: Settings, order: Order, wait_seconds: float) -> JournalEntry:
+def _roll_back(home: Settings, order: Order, wait_seconds: float) -> RecordedChange:
     workload = order.workload
     left = registry.read_aliases(workload).champion
     if order.ordered_at is not None:
         with warehouse.connect(home.tables, wait_seconds) as con:
-            since = journal.changes_between(con, workload, order.ordered_at, _now())
+            state = release_state.read_state(con, workload)
+        times = [each.changed_at for each in state.changes if each.change.moves_champion]
+        if (known := champion_files.read_known(home.locks, workload)) is not None:
+            times.append(known.followed_at)
         # A run waits for its worker, is started twice by two clicks, or is retried days later.
-        if since:
+        if any(order.ordered_at < at <= _now() for at in times):
             raise _outdated(workload, left)
-    for ended in recover(home, workload, wait_seconds):
-        meant = ended.change.kind == "rollback" and order.to in (None, ended.change.version)
-        if meant and ended.step == "done":
-            return ended
+    finished = recover(home, workload, wait_seconds)
+    meant = (None, finished.change.version) if finished else ()
+    if finished is not None and finished.change.kind == "rollback" and order.to in meant:
+        return finished
     with warehouse.connect(home.tables, wait_seconds) as con:
-        known = rollback_rules.champions(con, workload)
+        known = release_state.verified_state(con, workload)
         rules = rollback_rules.in_force(home, con, workload)
         with warehouse.transaction(con):  # they stay in force if the order is refused
             decision_log.in_force(con, workload, rules, now=_now())
     change = _plan(_aimed(order, left, known), known)
     signing = rollback_rules.signing(home, change, rules)
     about, now = _left_evidence(change), _now()
-
-    def write_link(con: Connection) -> None:
-        proved = rollback_rules.prove(con, change, order, rules, signing)
-        _record(con, Pending(change, now, order.flow_run_id), about, proved)
-
     try:
-        entry = champion_journal(home, wait_seconds).intend(change, write_link)
+        with warehouse.connect(home.tables, wait_seconds) as con, warehouse.transaction(con):
+            proved = rollback_rules.prove(con, change, order, rules, signing)
+            link = _record(con, Pending(change, now, order.flow_run_id), about, proved)
     except RefusedOrderError as refused:
         raise rollback_rules.refuse(home, change, refused) from None
     why = f"the champion was rolled back to version {change.version}"
     trials.find().end(home, workload, why)
-    entry = champion_change.carry_out(champion_journal(home), entry)
-    _anchor(home, change)
-    write_approved_versions(home, workload)
-    return entry
+    project(home, workload)
+    recorded = release_state.recorded_change(link)
+    assert recorded is not None
+    return recorded
 
 
 def _outdated(workload: str, champion: str | None) -> RollbackError:
@@ -270,7 +282,7 @@ def _outdated(workload: str, champion: str | None) -> RollbackError:
     )
 
 
-def _aimed(order: Order, left: str | None, known: Succession) -> Order:
+def _aimed(order: Order, left: str | None, known: ReleaseState) -> Order:
     """Return an order to the version before the one that was champion when it came.
 
     A promotion that was interrupted then, and is finished now, would lead back to that one.
@@ -279,7 +291,7 @@ def _aimed(order: Order, left: str | None, known: Succession) -> Order:
     now = registry.read_aliases(workload).champion
     if order.to is not None or now == left:
         return order
-    to = champion_change.previous(left, known, registry.list_versions(workload))
+    to = release_state.previous(left, known, registry.list_versions(workload))
     if to is None:
         raise RollbackError(
             f"rolling back {workload}: an interrupted change was settled just now, by which "
@@ -289,8 +301,8 @@ def _aimed(order: Order, left: str | None, known: Succession) -> Order:
     return replace(order, to=to)
 
 
-def _plan(order: Order, known: Succession) -> ChampionChange:
-    return champion_change.plan_rollback(
+def _plan(order: Order, known: ReleaseState) -> ChampionChange:
+    return release_state.plan_rollback(
         order.workload,
         registry.list_versions(order.workload),
         registry.read_aliases(order.workload).champion,
@@ -304,15 +316,15 @@ def _plan(order: Order, known: Succession) -> ChampionChange:
 def _move_at_once(home: Settings, order: Order) -> str | None:
     """Move the alias while others hold the warehouse; ``None`` where that has to wait."""
     workload, now = order.workload, registry.read_aliases(order.workload).champion
-    known = rollback_rules.read_approved(home.locks, workload)
+    known = champion_files.read_known(home.locks, workload)
     if home.lake or known is None or not rollback_rules.needs_no_proof(home, workload, known):
         return None  # names need a proof
-    pending = journal.read_pending(home.locks, workload)
+    pending = champion_files.read_pending(home.locks, workload)
     if pending is None:
-        if order.to is None and now not in known.champions.before:
+        if order.to is None and now not in known.state.before:
             return None  # only the warehouse knows ``previous``
-        pending = Pending(_plan(order, known.champions), _now(), order.flow_run_id)
-        journal.write_pending(home.locks, pending)
+        pending = Pending(_plan(order, known.state), _now(), order.flow_run_id)
+        champion_files.write_pending(home.locks, pending)
     version = pending.change.version
     if order.to not in (None, version):
         raise RollbackError(
@@ -325,49 +337,30 @@ def _move_at_once(home: Settings, order: Order) -> str | None:
     return version
 
 
-def _recover(home: Settings, workload: str, wait_seconds: float) -> list[JournalEntry]:
-    with warehouse.connect(home.tables, wait_seconds) as con:
-        interrupted = journal.unfinished_changes(con, workload)
-        approved = {entry.number for entry in interrupted if _is_approved(home, con, entry.change)}
-    if not interrupted:
-        return []
-    return champion_change.recover(
-        champion_journal(home), workload, lambda entry: entry.number in approved
-    )
-
-
-def _is_approved(home: Settings, con: Connection, change: ChampionChange) -> bool:
-    if change.kind == "rollback":  # it leads to what was approved, by the rules of then
-        approved = rollback_rules.champions(con, change.workload_id).approved
-        return (change.version, change.evidence_digest) in approved
-    rules = rollback_rules.in_force(home, con, change.workload_id)
-    decision = decision_log.decision_on(con, change.evidence_digest, rules)
-    return decision is not None and decision.decision == "approve"
-
-
 def _append_pending(home: Settings, workload: str) -> bool:
-    """Write a pending rollback into chain and journal; return whether there was one."""
-    pending = journal.read_pending(home.locks, workload)
+    """Write a pending rollback into the chain; return whether there was one."""
+    pending = champion_files.read_pending(home.locks, workload)
     if pending is None:
         return False
     change, about = pending.change, _left_evidence(pending.change)
-    with warehouse.connect(home.tables) as con:
-        rules = rollback_rules.in_force(home, con, workload)
+    target = registry.version_numbered(workload, change.version)
+    with warehouse.connect(home.tables) as con, warehouse.transaction(con):
         links = decision_log.links(con, workload_id=workload)
-    # By the very moment, since a clock may be set back.
-    is_written = any((at.kind, at.decided_at) == ("rollback", pending.ordered_at) for at in links)
-
-    def write_link(con: Connection) -> None:
-        # It was ordered while anybody might: under rules that came since it would break them.
-        under = decision_log.in_force(con, workload, OPEN, now=_now())
-        proved = Proved(rollback_rules.body(change, "name", under.digest))
-        _record(con, pending, about, proved)
-        decision_log.in_force(con, workload, rules, now=_now())
-
-    if not is_written:  # else a kill was between that and the file's end
-        champion_journal(home).intend(change, write_link)
-    journal.drop_pending(home.locks, workload)
-    return not is_written
+        # By the very moment, since a clock may be set back. A kill was before the file's end.
+        if ("rollback", pending.ordered_at) not in [(at.kind, at.decided_at) for at in links]:
+            rules = rollback_rules.in_force(home, con, workload)
+            # It was ordered while anybody might: under rules that came since it would break them.
+            under = decision_log.in_force(con, workload, OPEN, now=_now())
+            proved = Proved(rollback_rules.body(change, "name", under.digest))
+            _record(con, pending, about, proved)
+            decision_log.in_force(con, workload, rules, now=_now())
+            if target.tainted and (left := change.champion_before) is not None:
+                back = release_state.plan_erasure(
+                    target, registry.version_numbered(workload, left), target.tainted
+                )
+                release_state.append_change(con, back, _now())
+    champion_files.drop_pending(home.locks, workload)
+    return True
 
 
 def _left_evidence(change: ChampionChange) -> str:
@@ -377,7 +370,7 @@ def _left_evidence(change: ChampionChange) -> str:
     return registry.version_numbered(change.workload_id, change.champion_before).evidence
 
 
-def _record(con: Connection, order: Pending, about: str, proved: Proved) -> None:
+def _record(con: Connection, order: Pending, about: str, proved: Proved) -> Link:
     change = order.change
     event = LogEvent(
         kind="rollback",
@@ -390,18 +383,7 @@ def _record(con: Connection, order: Pending, about: str, proved: Proved) -> None
         body=proved.body,
         document=proved.document,
     )
-    decision_log.append_event(con, event)
-
-
-def _anchor(home: Settings, change: ChampionChange) -> None:
-    if change.kind != "rollback" or change.champion_before is None:
-        return
-    # On the version that was left, so that cutting the order off the chain is detected.
-    with warehouse.connect(home.tables) as con:
-        head = decision_log.read_head(con)
-    assert head is not None  # the order is in the chain
-    anchor = {version_tags.LINK_TAG: head.anchor}
-    registry.tag_version(change.workload_id, change.champion_before, anchor)
+    return decision_log.append_event(con, event)
 
 
 def _now() -> datetime:

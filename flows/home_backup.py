@@ -15,7 +15,7 @@ from components import home_archive
 from components.extensions.machines import moved_outputs, object_store
 from components.extensions.machines.object_store import ObjectStore
 from components.home_archive import BackupError, Record
-from components.register import journal
+from components.release import champion_files
 from components.store import (
     archived_files,
     counters,
@@ -317,7 +317,7 @@ def _copies(home: Settings, scratch: Path, left_out: Set[str]) -> dict[str, Path
     """Copy the spool, all SQLite databases, then the warehouse; by their path in the home.
 
     In this order the warehouse has everything the servers refer to: answers, decisions named by
-    versions. Champion changes are locked out, so that aliases and journal agree.
+    versions. Champion changes are locked out, so that aliases and chain agree.
     """
     copies: dict[str, Path] = {}
     if home.spool.is_dir():
@@ -325,7 +325,7 @@ def _copies(home: Settings, scratch: Path, left_out: Set[str]) -> dict[str, Path
         copies |= {f"spool/{name}": scratch / "spool" / name for name in _names(scratch / "spool")}
     with ExitStack() as stack:
         for held in sorted(home.locks.glob("*.lock")):
-            stack.enter_context(journal.lock_champion(home.tables, home.locks, held.stem))
+            stack.enter_context(champion_files.lock_champion(home.tables, home.locks, held.stem))
         for number, name in enumerate([*_names(home.home, left_out)]):
             path = home.home / name
             if name in copies or path.suffix not in SQLITES or not home_archive.is_sqlite(path):

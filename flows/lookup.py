@@ -1,8 +1,9 @@
 """Find versions by the names people type; trace a version's lineage."""
 
-from components.register import ancestry, registry, version_tags
-from components.register.ancestry import Ancestry, OutputRoots
+from components.register import registry, version_tags
 from components.register.registry import Version
+from components.release import ancestry
+from components.release.ancestry import Ancestry, OutputRoots
 from components.store import warehouse
 from flows.settings import Settings
 from flows.stack import health

@@ -27,9 +27,10 @@ from components.decide import decision_log, validity
 from components.decide.approvers import OPEN, ApprovalRules
 from components.decide.chain import ExpiryReason
 from components.decide.decision_log import LogEvent
-from components.register import journal, registry, tracking
+from components.register import registry, tracking
 from components.register.registry import ModelNameTakenError
 from components.register.version_tags import CHALLENGER
+from components.release import champion_files
 from components.schema import WORKLOAD_ID, Json
 from components.store import file_locks, lake_upkeep, output_folders, warehouse
 from components.store.warehouse import Connection
@@ -308,7 +309,7 @@ def record_lapsed(expiries: Sequence[Expiry]) -> int:
 
 @task
 def recover_champions() -> int:
-    """Finish or undo the changes of a champion that were interrupted."""
+    """Finish the changes of a champion that were interrupted."""
     interrupted = champions.reconcile(settings.load())
     for entry in interrupted:
         get_run_logger().warning(champions.describe_change(entry))
@@ -350,9 +351,9 @@ def _verify_champion(home: Settings, workload: str) -> tuple[str, ...]:
     status = releases.release_status(home, workload)
     if status.objections:
         return status.objections
-    with journal.lock_champion(home.tables, home.locks, workload, wait=False) as is_ours:
+    with champion_files.lock_champion(home.tables, home.locks, workload, wait=False) as is_ours:
         if is_ours:  # else whoever changes the champion does the same
-            champions.write_approved_versions(home, workload)
+            champions.project(home, workload)
     return ()
 
 

@@ -28,8 +28,8 @@ from components.monitor.signs import Sign
 from components.monitor.turn_starts import TurnStart
 from components.monitor.workload_status import Day, Disk, Waiting, WorkloadStatus
 from components.register import registry
-from components.register.champion_change import RollbackError
 from components.register.registry import Version
+from components.release.release_state import RollbackError
 from components.scorecard import HOLDOUT
 from components.store import manifest, output_folders, warehouse
 from components.store.manifest import ScorecardManifest

@@ -14,7 +14,8 @@ from components.decide.record_answer import Question
 from components.extensions.machines.object_store import StoreError
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence
-from components.register import champion_change, mlflow_api
+from components.register import mlflow_api
+from components.release import champion_alias
 from components.store import output_folders
 from components.store.ledger import Decision
 from flows import (
@@ -64,7 +65,7 @@ def promote(workload: str, evidence: str) -> State[None]:
             return Completed(message=f"rejected by {decision.approver}: {decision.comment}")
         promoted = promote_task(rules, own_evidence, decision)
     except StaleEvidenceError as error:
-        champion_change.clear_challenger(rules.workload, own_evidence.digest)
+        champion_alias.clear_challenger(rules.workload, own_evidence.digest)
         question = approval_loop.next_question(own_evidence)
         approval_loop.end_as_stale(question, own_evidence, rules, str(error))
         file = home_workloads.require(home, rules.workload)
@@ -122,7 +123,7 @@ def withdraw_if_stale(waiting: Run) -> bool:
         ending = Cancelled(name=approval_loop.STALE, message=str(error))
         if not approval_loop.withdraw(waiting, ending):
             return False
-        champion_change.clear_challenger(name, digest)
+        champion_alias.clear_challenger(name, digest)
         question = Question(name, digest, str(waiting.id), 0)
         approval_loop.expire(question, None, str(error))
         return True
@@ -160,7 +161,7 @@ def _is_mlflow_away(_: Task[..., object], _run: TaskRun, state: State[object]) -
 def challenge_task(workload: Workload, evidence: Evidence) -> None:
     """Register the adapter that a person will be asked about, as challenger."""
     releases.require_bytes(settings.load(), evidence)
-    champion_change.set_challenger(promotion.register_version(workload, evidence))
+    champion_alias.set_challenger(promotion.register_version(workload, evidence))
 
 
 # A person has decided: a server that is away for an hour must not cost the decision.
@@ -178,7 +179,7 @@ def promote_task(workload: Workload, evidence: Evidence, decision: Decision) -> 
 @task(retries=60, retry_delay_seconds=60, retry_condition_fn=_is_mlflow_away)
 def reject_task(evidence: Evidence, decision: Decision) -> None:
     """Tag the version as rejected, and clear the challenger alias."""
-    champion_change.reject(
+    champion_alias.reject(
         evidence.subject.workload, evidence.digest, by=decision.approver, comment=decision.comment
     )
     promotion.anchor(evidence, decision)

@@ -2,17 +2,29 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from components.decide import decision_log
 from components.gate.evidence_folder import Evidence
-from components.register import champion_change, journal, registry, tracking, version_tags
+from components.register import registry, tracking, version_tags
 from components.register.registry import Version
+from components.release import champion_files, release_state
+from components.release.release_state import UnapprovedError
 from components.store import warehouse
 from components.store.ledger import Decision
 from components.store.manifest import AdapterManifest
-from flows import adapters, champions, home_workloads, releases, settings, trials, workload_file
+from flows import (
+    adapters,
+    champions,
+    home_workloads,
+    releases,
+    rollback_rules,
+    settings,
+    trials,
+    workload_file,
+)
 from flows.approval_loop import StaleEvidenceError
 from flows.settings import Settings
 from flows.trials import Trial
@@ -77,7 +89,7 @@ def crown(
     now = registry.champion_version(name)
     if now is None or now.evidence != evidence.digest:
         version = _release(home, workload, evidence)
-        change = champion_change.promotion(
+        change = release_state.plan_promotion(
             name,
             version.number,
             evidence.digest,
@@ -88,9 +100,16 @@ def crown(
         )
         if rollout_id is None:
             trials.find().end(home, name, f"version {version.number} becomes champion")
-        journal_of = champions.champion_journal(home)
-        champion_change.carry_out(journal_of, journal_of.intend(change))
-        champions.write_approved_versions(home, name)
+        with warehouse.connect(home.tables) as con, warehouse.transaction(con):
+            rules = rollback_rules.in_force(home, con, name)
+            decided = decision_log.decision_on(con, evidence.digest, rules)
+            if decided is None or decided.decision != "approve":
+                raise UnapprovedError(
+                    f"promoting {name} on evidence {evidence.digest}: nobody has approved it under "
+                    "the rules of now according to the chain of decisions"
+                )
+            release_state.append_change(con, change, datetime.now(UTC))
+        champions.project(home, name)
     champion = registry.version_of_evidence(name, evidence.digest)
     assert champion is not None
     return champion
@@ -127,14 +146,13 @@ def promote_version(
     """
     home, name = settings.load(), evidence.subject.workload
     releases.require_bytes(home, evidence)
-    with journal.lock_champion(home.tables, home.locks, name):
+    with champion_files.lock_champion(home.tables, home.locks, name):
         champions.recover(home, name)
         still()
         champion = releases.recorded_champion(home, name)
         trial = trials.find().trial(home, name)
         _require_unused(evidence, champion)
         _require_newest(home, evidence, trial)
-        anchor(evidence, decision)
         if champion is not None and champion.evidence == evidence.digest:
             return PromotedVersion(champion, "is champion")
         rules = workload_file.in_force(home, workload).serve

@@ -14,14 +14,15 @@ from components.evaluate.settings import EvaluationSettings
 from components.gate.evidence_folder import Evidence, EvidenceSubject
 from components.models import model_signature
 from components.models.model_signature import ModelSignatureError, UnsignedError
-from components.register import journal, logged_model, model_owners, registry, version_tags
-from components.register.journal import ChampionChange, JournalEntry, Pending
+from components.register import logged_model, registry, version_tags
 from components.register.logged_model import ReleaseRecord, ServingParameters
 from components.register.registry import Version
 from components.register.version_tags import CANARY, CHAMPION, PREVIOUS
+from components.release import champion_files, release_state
+from components.release.release_state import ReleaseState
 from components.scorecard import CONSTRAINED
 from components.scorecard import read as read_scorecard
-from components.store import ledger, output_folders, warehouse
+from components.store import output_folders, warehouse
 from components.store.manifest import AdapterManifest, folder_digest
 from components.store.warehouse import Connection
 from flows import trials
@@ -52,36 +53,13 @@ class ReleaseStatus:
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """What the home knows of a workload; ``pending`` is a rollback that is not journalled yet."""
+    """What the home knows of a workload; ``under_way`` may have the alias, as it is on its way."""
 
     links: Sequence[Link]
-    changes: Sequence[JournalEntry]
-    tainted: frozenset[str]
-    pending: Pending | None
+    state: ReleaseState
+    under_way: frozenset[str | None]
     canaries: frozenset[str] = frozenset()
     """The versions that answer a share, or are about to."""
-
-    @property
-    def _done(self) -> list[ChampionChange]:
-        return [entry.change for entry in self.changes if entry.step == "done"]
-
-    @property
-    def last(self) -> ChampionChange | None:
-        """The last change of the champion that came to its end."""
-        return self._done[-1] if self._done else None
-
-    @property
-    def under_way(self) -> set[str | None]:
-        """The versions that a change which has no end may have left the alias on."""
-        changes = [entry.change for entry in self.changes if entry.step == "intended"]
-        versions = {number for made in changes for number in (made.champion_before, made.version)}
-        return versions | ({self.pending.change.version} if self.pending else set())
-
-    @property
-    def promoted(self) -> dict[str, ChampionChange]:
-        """The promotions that made versions champion, by the version's number."""
-        promotions = [change for change in self._done if change.kind == "promotion"]
-        return {change.version: change for change in promotions}
 
     @property
     def approved(self) -> frozenset[str]:
@@ -161,7 +139,7 @@ def release_status(home: Settings, workload: str) -> ReleaseStatus:
     before = _books(home, workload)
     now, versions = registry.read_aliases(workload), registry.list_versions(workload)
     books = _books(home, workload)
-    meanwhile = before.under_way | _changed_meanwhile(before, books)
+    meanwhile = before.under_way | {before.state.champion}
     objections = _of_alias(books, workload, now.champion, meanwhile)
     objections += [objection for version in versions for objection in _of_tags(books, version)]
     verified = 0
@@ -191,7 +169,7 @@ def recorded_champion(home: Settings, workload: str) -> Version | None:
     """
     before, champion = _books(home, workload), registry.champion_version(workload)
     books = _books(home, workload)
-    meanwhile = before.under_way | _changed_meanwhile(before, books)
+    meanwhile = before.under_way | {before.state.champion}
     objections = _of_alias(books, workload, champion.number if champion else None, meanwhile)
     objections += _of_tags(books, champion) if champion else []
     if objections:
@@ -200,7 +178,7 @@ def recorded_champion(home: Settings, workload: str) -> Version | None:
 
 
 def _not_approved(workload: str, objections: Sequence[str]) -> NotApprovedError:
-    note = model_owners.owners_note(workload)
+    note = registry.owners_note(workload)
     return NotApprovedError(f"using the champion of {workload}: {'; '.join(objections)}{note}")
 
 
@@ -265,34 +243,26 @@ def serving_parameters(
 
 
 def _books(home: Settings, workload: str) -> Books:
-    pending = journal.read_pending(home.locks, workload)
+    pending = champion_files.read_pending(home.locks, workload)
+    under_way: set[str | None] = {pending.change.version} if pending else set()
     if not home.has_warehouse:
-        return Books((), (), frozenset(), pending)
+        return Books((), ReleaseState(), frozenset(under_way))
     with warehouse.connect(home.tables) as con:
         links = decision_log.links(con, workload_id=workload)
-        changes = journal.list_changes(con, workload)
-        adapters = {entry.change.adapter_key for entry in changes}
-        tainted = {key for key in adapters if ledger.erasure_of(con, [key])}
         tried = trials.find().trial_version(con, workload)
-    canaries = frozenset({tried} if tried else ())
-    return Books(links, changes, frozenset(tainted), pending, canaries)
-
-
-def _changed_meanwhile(before: Books, books: Books) -> set[str | None]:
-    """Return the champion that a change between two looks has left: that is no attack."""
-    return {before.last.version} if before.last and before.last != books.last else set()
+    state = release_state.state_of(links)
+    known = champion_files.read_known(home.locks, workload)
+    if state.last and (known is None or known.through != state.last.head.anchor):
+        under_way.add(state.last.change.champion_before)
+    return Books(links, state, frozenset(under_way), frozenset({tried} if tried else ()))
 
 
 def _of_alias(
     books: Books, workload: str, champion: str | None, meanwhile: Set[str | None]
 ) -> list[str]:
-    last = books.last
-    expected = last.version if last else None
+    expected = books.state.champion
     if champion in {expected} | books.under_way | meanwhile:
         return []
-    is_erased = last is not None and last.adapter_key in books.tainted
-    if is_erased and (champion is None or champion in books.promoted):
-        return []  # an erasure took the alias from it
     stands = f"stands on version {champion}" if champion else "is on no version"
     knows = f"version {expected}" if expected else "none"
     return [
@@ -305,13 +275,11 @@ def _remedy(books: Books, workload: str, expected: str | None) -> str:
     """Return how the alias comes back to the version where it belongs."""
     if expected is None:
         return "remove it in MLflow"
-    there = {version.number for version in registry.list_versions(workload)}
+    there = {version.number: version for version in registry.list_versions(workload)}
     if expected in there:
         return f"`flywheel rollback {workload} --to {expected}` puts it back"
     earlier = [
-        number
-        for number, change in books.promoted.items()
-        if number in there and change.adapter_key not in books.tainted
+        number for number in books.state.promoted if number in there and not there[number].tainted
     ]
     instead = f", or go back with `flywheel rollback {workload} --to {earlier[-1]}`"
     return (
@@ -321,7 +289,8 @@ def _remedy(books: Books, workload: str, expected: str | None) -> str:
 
 
 def _of_previous(books: Books, previous: Version | None) -> list[str]:
-    if previous is None or previous.number in books.promoted or previous.evidence in books.approved:
+    promoted = books.state.promoted
+    if previous is None or previous.number in promoted or previous.evidence in books.approved:
         return []
     return [
         f"the alias `previous` of {previous.name} stands on version {previous.number}, which was "
@@ -331,7 +300,7 @@ def _of_previous(books: Books, previous: Version | None) -> list[str]:
 
 def _of_tags(books: Books, version: Version) -> list[str]:
     name = f"version {version.number} of {version.name}"
-    promotion = books.promoted.get(version.number)
+    promotion = books.state.promoted.get(version.number)
     objections: list[str] = []
     if promotion is not None:
         expected = {
@@ -351,7 +320,7 @@ def _of_tags(books: Books, version: Version) -> list[str]:
         )
     taken = [
         number
-        for number, change in books.promoted.items()
+        for number, change in books.state.promoted.items()
         if change.evidence_digest == version.evidence and number != version.number
     ]
     if promotion is None and taken:

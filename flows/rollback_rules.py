@@ -1,15 +1,8 @@
-"""The rules of rollbacks, and a workload's approved versions in a file of the home.
+"""The rules of rollbacks, and how the order of one is proved."""
 
-The file can be read while others hold the warehouse. It is written from the journal and the chain
-of decisions after every change of a champion, lies where no server writes, and holds no names. A
-rollback based on it is checked against the chain later.
-"""
-
-import json
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from components.decide import approvers as all_rules
 from components.decide import chain, decision_log, record_answer, statement, validity
@@ -18,52 +11,16 @@ from components.decide.chain import Refused
 from components.decide.decision_log import LogEvent
 from components.decide.statement import Statement
 from components.gate import evidence_folder
-from components.register import champion_change, journal
-from components.register.champion_change import RollbackError, Succession
-from components.register.journal import ChampionChange
-from components.store import manifest, warehouse
+from components.release import champion_files
+from components.release.champion_files import KnownChampions
+from components.release.release_state import ChampionChange, RollbackError
+from components.store import warehouse
 from components.store.manifest import folder_digest
 from components.store.warehouse import Connection
 from flows import approver_keys, home_workloads
 from flows.approver_keys import SecretError
 from flows.home_workloads import WorkloadFileError
 from flows.settings import Settings
-
-
-@dataclass(frozen=True, slots=True)
-class ApprovedVersions:
-    """A workload's champions so far; ``is_open``: anybody may order a rollback, by any name."""
-
-    champions: Succession
-    is_open: bool
-
-
-def write_approved(folder: Path, workload: str, known: ApprovedVersions) -> None:
-    """Write the approved versions; the caller holds the workload's lock."""
-    folder.mkdir(parents=True, exist_ok=True)
-    champions = known.champions
-    content = {
-        "approved": sorted(map(list, champions.approved)),
-        "before": champions.before,
-        "left": sorted(champions.left),
-        "is_open": known.is_open,
-    }
-    manifest.write_atomically(_approved_file(folder, workload), json.dumps(content))
-
-
-def read_approved(folder: Path, workload: str) -> ApprovedVersions | None:
-    """Read the approved versions; ``None`` before the first promotion."""
-    path = _approved_file(folder, workload)
-    if not path.exists():
-        return None
-    content = json.loads(path.read_text())
-    approved = frozenset((number, evidence) for number, evidence in content["approved"])
-    champions = Succession(approved, content["before"], frozenset(content["left"]))
-    return ApprovedVersions(champions, content["is_open"])
-
-
-def _approved_file(folder: Path, workload: str) -> Path:
-    return folder / f"{workload}.approved.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +86,12 @@ def is_signed(home: Settings, workload: str) -> bool:
     except _UnreadableFileError:
         return True
     if approving is None:
-        known = read_approved(home.locks, workload)
+        known = champion_files.read_known(home.locks, workload)
         return known is not None and not known.is_open
     return approving.proof == "signature"
 
 
-def needs_no_proof(home: Settings, workload: str, known: ApprovedVersions) -> bool:
+def needs_no_proof(home: Settings, workload: str, known: KnownChampions) -> bool:
     """Return whether anybody may order a rollback, by the file and by the last rules in force."""
     try:
         approving = _approving(home, workload)
@@ -151,23 +108,6 @@ def in_force(home: Settings, con: Connection, workload: str) -> ApprovalRules:
     links = decision_log.links(con, workload_id=workload)
     known = [link.document for link in links if link.kind == "rules" and link.document is not None]
     return all_rules.read_rules(known[-1]) if known else all_rules.OPEN
-
-
-def champions(con: Connection, workload: str) -> Succession:
-    """Read a workload's champions, and which of them became champion on approved evidence.
-
-    The journal names the versions, the chain of decisions, which is recomputed here, the evidence;
-    no tag in MLflow is read. Raises ``RollbackError`` if the chain does not hold.
-    """
-    links = decision_log.links(con)
-    if broken := chain.first_broken(links, decision_log.read_head(con)):
-        raise RollbackError(
-            f"reading what was approved of {workload}: decision {broken.sequence} "
-            f"{broken.problem}; `flywheel audit --verify` shows more"
-        )
-    approvals = [link for link in links if (link.kind, link.workload_id) == ("approve", workload)]
-    evidence_digests = {link.evidence_digest for link in approvals}
-    return champion_change.succession(journal.list_changes(con, workload), evidence_digests)
 
 
 def signing(home: Settings, change: ChampionChange, rules: ApprovalRules) -> Signing:
@@ -216,14 +156,9 @@ def prove(
 
 def body(change: ChampionChange, kind: str, rules_digest: str) -> str:
     """Write what the link of a rollback, or of a canary that goes on, commits to."""
-    rollout = {} if change.rollout_id is None else {"rollout": change.rollout_id}
+    question = _question(change)
     return validity.link_body(
-        kind,
-        rules_digest,
-        evidence=change.evidence_digest,
-        question=_question(change),
-        prefix=prefix(change),
-        **rollout,
+        kind, rules_digest, question=question, prefix=prefix(change), **change.fields
     )
 
 

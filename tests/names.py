@@ -13,9 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("components", "flows")
 VAGUE = frozenset({"one", "found", "said", "told", "given", "wanted"})
-STORED = frozenset(
-    {"Burst.found", "BurstEvidence.found", "Disagreement.found", "JournalEntry.said", "Stage.said"}
-)
+STORED = frozenset({"Burst.found", "BurstEvidence.found", "Disagreement.found", "Stage.said"})
 """Fields that are columns of the warehouse or keys of files, which homes have."""
 
 SHARED_BASENAMES = frozenset({"settings", "__init__"})

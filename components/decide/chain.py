@@ -20,6 +20,8 @@ Kind: TypeAlias = Literal[
     "refused",
     "lapsed",
     "rollback",
+    "promoted",
+    "erased",
     "canary",
     "sealed",
     "looked",
@@ -27,10 +29,11 @@ Kind: TypeAlias = Literal[
     "rules",
 ]
 """``refused``: an answer that was not accepted. ``lapsed``: an expired question. ``rollback``: the
-version approved on the evidence was rolled back. ``canary``: it began to answer a share by rule, or
-that ended, by rule or by a person. ``sealed``: a policy, before the first look at a holdout.
-``looked``: one look, before its result was known. ``released``: the digest of all files of a
-version, before it becomes champion. ``rules``: the rules for deciding about a workload, before
+version approved on the evidence was rolled back. ``promoted``: it became champion. ``erased``: a
+champion lost its place, as rows that it learned from were erased. ``canary``: it began to answer a
+share by rule, or that ended, by rule or by a person. ``sealed``: a policy, before the first look at
+a holdout. ``looked``: one look, before its result was known. ``released``: the digest of all files
+of a version, before it becomes champion. ``rules``: the rules for deciding about a workload, before
 anybody is asked under them."""
 
 GENESIS = "0" * 64  # the first link's ``before``; later links have the digest of the previous one

@@ -13,7 +13,7 @@ from components.store.warehouse import Connection
 APPROVER = "approver"  # the field of the approver's name
 DOCUMENT = "document"  # the field of the signed statement or the rules, which also has the name
 
-ERASED = "(erased)"  # replaces a text of the champions' journal, or a note
+ERASED = "(erased)"  # replaces a note
 
 OF_WORKLOAD = "($workload_id::varchar is null or workload_id = $workload_id)"
 
@@ -51,9 +51,8 @@ def blank_comments(con: Connection, subject: Subject, names: Iterable[str]) -> i
 
 
 def count_comments(con: Connection, subject: Subject) -> int:
-    """Count the texts that hold the subject's id: in decisions, the champions' journal, notes."""
-    found = _about(con, subject, ()), _reasons(con, subject, ()), _notes(con, subject, ())
-    return sum(map(len, found))
+    """Count the texts that hold the subject's id, in decisions and notes."""
+    return len(_about(con, subject, ())) + len(_notes(con, subject, ()))
 
 
 def _about(con: Connection, subject: Subject, names: Iterable[str]) -> list[tuple[int, str]]:
@@ -78,27 +77,6 @@ class _Text:
     sequence: int
     field: str
     text: str
-
-
-def blank_reasons(con: Connection, subject: Subject, names: Iterable[str]) -> int:
-    """Blank the reasons of champion changes that are about the subject; return the row count.
-
-    The rows stay, because they are needed to finish an interrupted change.
-    """
-    count = 0
-    for reason in _reasons(con, subject, names):
-        changed = con.execute(
-            """
-            update raw.champion_journal
-            set asked_by = $who, reason = $why
-            where
-                asked_by = $asked_by and reason = $reason
-                and ($workload_id::varchar is null or workload_id = $workload_id)
-            """,
-            {**reason, "workload_id": subject.workload_id},
-        ).fetchall()
-        count += changed[0][0]
-    return count
 
 
 def blank_notes(con: Connection, subject: Subject, names: Iterable[str]) -> Mapping[str, int]:
@@ -132,16 +110,3 @@ def _notes(con: Connection, subject: Subject, names: Iterable[str]) -> list[tupl
         )
         if is_about(text)
     ]
-
-
-def _reasons(con: Connection, subject: Subject, names: Iterable[str]) -> list[dict[str, str]]:
-    """Return who ordered changes and why, and the texts that replace these (``who``, ``why``)."""
-    is_about = text_matcher(subject, names)
-    reasons: list[dict[str, str]] = []
-    model, workload_id = "marts/champion_reasons", subject.workload_id
-    for row in warehouse.read(con, model, dict[str, str], workload_id=workload_id):
-        who = ERASED if subject.mentions and is_about(row["asked_by"]) else row["asked_by"]
-        why = ERASED if is_about(row["reason"]) else row["reason"]
-        if (who, why) != (row["asked_by"], row["reason"]):
-            reasons.append({**row, "who": who, "why": why})
-    return reasons

@@ -168,7 +168,6 @@ def delete_words(con: Connection, subject: Subject, names: Iterable[str]) -> Map
     known_as = _names(con, subject, names)
     gone = _delete_naming(con, subject, known_as, in_book=True)
     gone["raw.decision_words"] = decision_comments.blank_comments(con, subject, known_as)
-    gone["raw.champion_journal"] = decision_comments.blank_reasons(con, subject, known_as)
     return {place: count for place, count in gone.items() if count}
 
 

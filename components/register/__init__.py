@@ -1,4 +1,1 @@
-"""Runs, versions and champions in MLflow: `champion_change` plans and carries out changes.
-
-`registry` reads and writes versions, `logged_model` their files, `journal` records each change.
-"""
+"""Runs and versions in MLflow: `registry` reads and writes versions, `logged_model` their files."""

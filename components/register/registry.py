@@ -4,10 +4,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from components.register import mlflow_api, model_owners
+import httpx
+
+from components.register import mlflow_api
 from components.register.mlflow_api import ModelVersion
 from components.register.version_tags import (
     ADAPTER_TAG,
@@ -27,6 +30,13 @@ if TYPE_CHECKING:
 
 
 Found = TypeVar("Found")
+
+OWNING = frozenset({"EDIT", "MANAGE"})  # permissions by which an alias or a version can be changed
+
+KINDS = frozenset({"registered_model", "prompt"})  # they share their names
+
+UNKNOWN = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND})
+"""Answers of a server that shows its accounts to admins only, or has none."""
 
 MAX_CHARACTERS = 5000  # the maximum length of a description in MLflow's database
 
@@ -140,8 +150,53 @@ def reserve_model(name: str) -> None:
         if name not in read_all():  # else an answer was lost, or another process created it
             raise ModelNameTakenError(
                 f"creating the registered model {name}: MLflow has a prompt of that name; delete "
-                f"it there, or name the workload otherwise{model_owners.owners_note(name)}"
+                f"it there, or name the workload otherwise{owners_note(name)}"
             ) from error
+
+
+def owners(name: str) -> list[str]:
+    """Return the accounts, but for admins, that may change a model or a prompt of this name.
+
+    Whoever creates a registered model owns it, also one with the name of a later workload.
+    Empty where the server has no accounts, or this one may not list them.
+    """
+    server = mlflow_api.rest("/api/2.0/mlflow")
+    if server is None:
+        return []
+    try:
+        users = server.get("/users/list")["users"]
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code in UNKNOWN:
+            return []
+        raise
+    return sorted(
+        user["username"]
+        for user in users
+        if not user["is_admin"]
+        and any(
+            granted["resource_pattern"] == name
+            and granted["resource_type"] in KINDS
+            and granted["permission"] in OWNING
+            for role in user.get("roles", [])
+            for granted in role["permissions"]
+        )
+    )
+
+
+def owners_note(name: str) -> str:
+    """Return a clause for an error about a model that others may have changed; may be empty."""
+    accounts = " and ".join(owners(name))
+    return (
+        f"; {accounts} may change {name} in MLflow: {owners_remedy(accounts)}" if accounts else ""
+    )
+
+
+def owners_remedy(accounts: str) -> str:
+    """Return how the operator takes a model from accounts."""
+    return (
+        f"`flywheel account remove` takes that from {accounts}, and `account add` makes an account "
+        "again, without it; then delete in MLflow what they made of this name"
+    )
 
 
 def register_version(

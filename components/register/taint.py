@@ -12,7 +12,6 @@ from components.register.version_tags import (
     APPROVER_TAG,
     CANARY,
     CHALLENGER,
-    CHAMPION,
     COMMENT_TAG,
     ROLLED_BACK_TAG,
     TAINTED_TAG,
@@ -56,12 +55,6 @@ def flag_tainted(name: str, adapters: AbstractSet[str], certificate_id: str) -> 
 def is_tainted(version: Version) -> bool:
     """Return whether a version is flagged by now, by any erasure."""
     return bool(registry.version_numbered(version.name, version.number).tainted)
-
-
-def demote_champion(champion: Version, certificate_id: str, to: str | None) -> None:
-    """Move the alias from a tainted champion to the version ``to``, or to none. Idempotent."""
-    registry.tag_version(champion.name, champion.number, {DEMOTED_TAG: certificate_id})
-    registry.put_alias(champion.name, CHAMPION, to)
 
 
 def demoted_versions(name: str, certificate_id: str) -> list[Version]:

@@ -20,10 +20,11 @@ from components.extensions.machines.object_store import StoreError
 from components.gate.evidence_folder import Evidence
 from components.monitor import canary_status
 from components.monitor.canary_status import CanaryStatus
-from components.register import champion_change, journal, registry, version_tags
-from components.register.journal import ChampionChange, ChampionJournal
+from components.register import registry, version_tags
 from components.register.registry import Version
 from components.register.version_tags import CANARY, CHALLENGER
+from components.release import champion_alias, release_state
+from components.release.release_state import ChampionChange
 from components.schema import Json
 from components.serve.rollout_settings import CanarySettings, RolloutSettings
 from components.store import warehouse
@@ -135,7 +136,7 @@ def resume_start(home: Settings, rollout: RecordedRollout, decision: Decision) -
     name, number = rollout.intention.workload_id, rollout.intention.version
     if "started" in rollout.entries:
         return rollout
-    champion_change.tag_decision(name, number, "approve", decision.approver, decision.comment)
+    champion_alias.tag_decision(name, number, "approve", decision.approver, decision.comment)
     tags = {version_tags.ROLLOUT_TAG: rollout.order, version_tags.LINK_TAG: decision.link or None}
     registry.tag_version(name, number, {key: value for key, value in tags.items() if value})
     registry.remove_alias(name, CHALLENGER, number)
@@ -190,25 +191,15 @@ def stop(home: Settings, rollout: RecordedRollout, why: str) -> None:
 def record_end(
     home: Settings, rollout: RecordedRollout, outcome: RolloutEnding, why: str, record: Json = None
 ) -> None:
-    """Record in one transaction that a canary ended by rule; the first end counts.
-
-    A rollback also enters the journal of champions, so that no turn asks about the version again.
-    """
-
-    def write(con: Connection) -> None:
-        kept: dict[str, Json] = record if isinstance(record, dict) else {}
-        rollout_log.add_step(con, rollout, "ended", _now(), outcome=outcome, note=why, record=kept)
-        append_link(home, con, rollout, outcome, why, record)
-
+    """Record in one transaction that a canary ended by rule; the first end counts."""
     known = running(home, rollout.intention.workload_id)
     if known is None or known.id != rollout.id or known.ending is not None:
         return
-    if outcome == "roll back":
-        change = rollback_change(rollout, by=RULE, reason=why)
-        ChampionJournal(lambda: warehouse.connect(home.tables), _now).note(change, write)
-        return
+    change = rollback_change(rollout, by=RULE, reason=why) if outcome == "roll back" else None
+    kept: dict[str, Json] = record if isinstance(record, dict) else {}
     with warehouse.connect(home.tables) as con, warehouse.transaction(con):
-        write(con)
+        rollout_log.add_step(con, rollout, "ended", _now(), outcome=outcome, note=why, record=kept)
+        append_link(home, con, rollout, outcome, why, record, change)
 
 
 def rollback_change(rollout: RecordedRollout, *, by: str, reason: str) -> ChampionChange:
@@ -238,11 +229,11 @@ def settle_version(home: Settings, rollout: RecordedRollout) -> None:
     with warehouse.connect(home.tables) as con:
         known = rollout_log.unsettled(con, first.workload_id)
         head = decision_log.read_head(con)
-        changes = journal.list_changes(con, first.workload_id)
+        state = release_state.read_state(con, first.workload_id)
     if known is None or known.id != rollout.id or known.ending is None:
         return
     tags: dict[str, str | None] = {version_tags.ROLLOUT_TAG: None}
-    for change in (entry.change for entry in changes):
+    for change in (recorded.change for recorded in state.changes):
         if change.kind == "rollback" and change.rollout_id == rollout.id and head is not None:
             left = f"to version {change.version} by {change.asked_by}: {change.reason}"
             # The anchor, so that cutting the order off the chain is detected.
@@ -261,8 +252,12 @@ def append_link(
     event: Event,
     why: str,
     record: Json = None,
+    change: ChampionChange | None = None,
 ) -> None:
-    """Append what a rule did to the chain, in the caller's transaction, with the evidence."""
+    """Append what a rule did to the chain, in the caller's transaction, with the evidence.
+
+    A rollback is a ``change``, so that no turn asks about the version again.
+    """
     first, now = rollout.intention, _now()
     rules = rollback_rules.in_force(home, con, first.workload_id)
     under = decision_log.in_force(con, first.workload_id, rules, now=now)
@@ -278,8 +273,8 @@ def append_link(
         body=validity.link_body(
             validity.POLICY,
             under.digest,
+            **(change.fields if change else {"rollout": rollout.id}),
             event=event,
-            rollout=rollout.id,
             version=first.version,
             champion=first.champion,
             counts=counts_text(record),

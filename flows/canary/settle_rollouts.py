@@ -28,8 +28,9 @@ from components.extensions.canary.running_rollout import RolloutStatus
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence
 from components.monitor import status_page
-from components.register import champion_change, journal, mlflow_api, registry, version_tags
-from components.register.journal import ChampionChange
+from components.register import mlflow_api, registry, version_tags
+from components.release import champion_files, release_state
+from components.release.release_state import ChampionChange
 from components.schema import Json
 from components.store import warehouse
 from components.store.ledger import Decision
@@ -152,7 +153,7 @@ def settle(home: Settings, workload: str) -> SettledRollout | None:
     Each step is recorded before the next, so that a kill at any place is made good by the next
     call. Two at once wait for each other.
     """
-    with journal.lock_champion(home.tables, home.locks, workload):
+    with champion_files.lock_champion(home.tables, home.locks, workload):
         champions.recover(home, workload)
         rollout = canary_rollouts.running(home, workload)
         if rollout is None:
@@ -351,7 +352,7 @@ def stop_by_order(home: Settings, order: Order, to: Target) -> SettledRollout:
         RollbackError: The order is refused.
     """
     workload = order.workload
-    with journal.lock_champion(home.tables, home.locks, workload):
+    with champion_files.lock_champion(home.tables, home.locks, workload):
         champions.recover(home, workload)
         rollout = _running(home, workload)
         if (why := _objection(rollout)) is not None:
@@ -376,7 +377,7 @@ def _planned(rollout: RecordedRollout, order: Order, to: Target) -> ChampionChan
     first = rollout.intention
     if to == "champion":
         return canary_rollouts.rollback_change(rollout, by=order.by, reason=order.reason)
-    return champion_change.promotion(
+    return release_state.plan_promotion(
         first.workload_id,
         first.version,
         first.evidence_digest,
@@ -416,11 +417,8 @@ def _record_order(home: Settings, rollout: RecordedRollout, order: Order, to: Ta
         decision_log.append_event(con, event)
 
     try:
-        if to == "champion":
-            champions.champion_journal(home).note(change, write)
-        else:
-            with warehouse.connect(home.tables) as con, warehouse.transaction(con):
-                write(con)
+        with warehouse.connect(home.tables) as con, warehouse.transaction(con):
+            write(con)
     except RefusedOrderError as refused:
         raise rollback_rules.refuse(home, change, refused) from None
 
@@ -444,7 +442,7 @@ def start_by_order(
     else:
         if done is not None:
             report(done.sentence)
-    with journal.lock_champion(home.tables, home.locks, name):
+    with champion_files.lock_champion(home.tables, home.locks, name):
         champions.recover(home, name)
         champion = releases.recorded_champion(home, name)
         version = _startable(home, name, number, champion.number if champion else None)

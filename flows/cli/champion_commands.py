@@ -20,7 +20,7 @@ from flows.cli.console import (
 from flows.cli.parameters import CodeOption, KeyOption, PersonOption, WorkloadArgument
 
 if TYPE_CHECKING:
-    from components.register.ancestry import Ancestry, RowSource, ScorecardSummary, TrainingRecord
+    from components.release.ancestry import Ancestry, RowSource, ScorecardSummary, TrainingRecord
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -110,7 +110,7 @@ def lineage(
         ancestry = lookup.trace_version(settings.load(), workload, version)
     console.print(lineage_tree(ancestry, whole=whole))
     if picture is not None:
-        from components.register import ancestry_chart
+        from components.release import ancestry_chart
 
         ancestry_chart.draw_ancestry(ancestry, picture)
         print_line(str(picture))
@@ -123,9 +123,10 @@ def lineage_tree(ancestry: "Ancestry", *, whole: bool = False) -> Tree:
     root = Tree(f"{version.name} version {version.number}: {standing}")
     if version.tainted:
         root.add(f"learned from rows that were erased: certificate {version.tainted}")
-    for entry in ancestry.changes:
-        change = entry.change
-        step = f"{change.kind} to version {change.version}, {entry.step} {entry.noted_at:%Y-%m-%d}"
+    for recorded in ancestry.changes:
+        change = recorded.change
+        to = f"version {change.version}" if change.version else "no version"
+        step = f"{change.kind} to {to} {recorded.changed_at:%Y-%m-%d}"
         root.add(f"{step}, by {change.asked_by}: {change.reason or 'no reason given'}")
     for word in ancestry.words:
         who = word.approver or "a name since erased"

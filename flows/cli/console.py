@@ -94,7 +94,7 @@ EXIT_CODES = {
     "components.home_archive.BackupError": 1,
     "components.receive.client_tokens.TokenError": 2,
     "components.receive.serve.PortError": 1,
-    "components.register.champion_change.RollbackError": 1,
+    "components.release.release_state.RollbackError": 1,
     "components.serve.response_id.ResponseKeyError": 2,
     "components.store.lake.LakeError": 2,
     "components.store.lake.WarehouseConflictError": 1,

@@ -184,6 +184,8 @@ def _commitment_text(link: "Link") -> str:
     body = json.loads(link.body)
     if link.kind == "released":
         return f"version {body['version']}, files {body['files']}"
+    if link.kind in ("promoted", "erased"):
+        return f"(from version {body['left'] or 'none'} to version {body['to'] or 'none'})"
     if link.kind not in ("sealed", "looked"):
         by_rule = body["proof"] == validity.POLICY
         proof = "by rule" if by_rule else f"proved by {body['proof']}"

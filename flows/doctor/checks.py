@@ -14,7 +14,7 @@ from components.curate.ray_pool import NodeProbe
 from components.curate.redaction import secret_values
 from components.decide.approvers import Approving
 from components.extensions.machines.shared_spool import SharedSegment
-from components.register import model_owners
+from components.register import registry
 from flows import access
 from flows.doctor.finding import CheckResult, fine, note, wrong
 
@@ -305,7 +305,7 @@ def check_owners(owners: Mapping[str, Sequence[str]]) -> Iterator[CheckResult]:
                 f"{named} may change the registered model {workload}, or a prompt of that name: "
                 "move its aliases, which stops promotions, or delete it"
             )
-            yield wrong("MLflow", state, model_owners.remedy(named))
+            yield wrong("MLflow", state, registry.owners_remedy(named))
 
 
 def check_text(name: str, text: str) -> Iterator[CheckResult]:

@@ -14,7 +14,7 @@ from components.erase import tombstones
 from components.evaluate.engines import protocol
 from components.extensions.machines import object_store, shared_spool
 from components.extensions.machines.object_store import StoreError
-from components.register import model_owners
+from components.register import registry
 from components.store import archived_files, lake_upkeep, warehouse
 from components.store.lake import LakeError
 from components.store.lock import WarehouseBusyError
@@ -99,7 +99,7 @@ def check_servers(home: Settings, env: Mapping[str, str]) -> Iterator[CheckResul
     yield from check(mlflow, variables="MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
     if mlflow.trouble is None and mlflow.takes_ours:
         names = sorted(map(home_workloads.workload_of, home.workloads.glob("*.yaml")))
-        yield from checks.check_owners({name: model_owners.owners(name) for name in names})
+        yield from checks.check_owners({name: registry.owners(name) for name in names})
     if prefect.trouble is None and prefect.takes_ours:
         specs = deployments.specs(home.workloads)
         pools = sorted({spec.pool for spec in specs})

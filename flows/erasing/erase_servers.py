@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -18,9 +19,10 @@ from components.erase.affected_outputs import Output
 from components.erase.certificate import Champion, Consequences
 from components.erase.subject import Subject
 from components.erase.tombstones import Erasure
-from components.register import champion_change, journal, registry, taint
+from components.register import registry, taint
+from components.release import champion_files, release_state
 from components.store import warehouse
-from flows import approvals, champions, prefect_api, rollback_rules
+from flows import approvals, champions, prefect_api
 from flows.prefect_api import Run
 from flows.settings import Settings
 from flows.stack import mlflow_database
@@ -148,7 +150,7 @@ def apply_consequences(
     for workload in sorted({output.workload for output in tainted}):
         here = [output for output in tainted if output.workload == workload]
         if has_mlflow(home):
-            with journal.lock_champion(
+            with champion_files.lock_champion(
                 home.tables, home.locks, workload
             ):  # against a promotion of it
                 consequences = _flag_versions(
@@ -185,7 +187,7 @@ def demote_tainted(home: Settings, subject: Subject) -> list[Champion]:
     demoted: list[Champion] = []
     for erasure, outputs in tainted:
         for workload in sorted({output.workload for output in outputs if output.kind == "adapter"}):
-            with journal.lock_champion(home.tables, home.locks, workload):
+            with champion_files.lock_champion(home.tables, home.locks, workload):
                 before = registry.champion_version(workload)
                 if before is None or erasure.certificate_id not in before.tainted.split():
                     continue
@@ -207,17 +209,19 @@ def compact_database(database: Path) -> None:
 def _demote_champion(home: Settings, workload: str, certificate_id: str) -> None:
     """Move a tainted champion's alias to where a rollback would lead, if it leads anywhere.
 
-    The journal and the chain of decisions say where: by its tags in MLflow, a version that was only
+    The chain of decisions says where: by its tags in MLflow, a version that was only
     a canary, or that nobody has approved, might be an earlier champion.
     """
     champion = registry.champion_version(workload)
     if champion is None or not champion.tainted:
         return
-    with warehouse.connect(home.tables) as con:
-        known = rollback_rules.champions(con, workload)
-    to = champion_change.previous(champion.number, known, registry.list_versions(workload))
-    taint.demote_champion(champion, certificate_id, to)
-    champions.write_approved_versions(home, workload)
+    versions = {each.number: each for each in registry.list_versions(workload)}
+    with warehouse.connect(home.tables) as con, warehouse.transaction(con):
+        known = release_state.verified_state(con, workload)
+        to = release_state.previous(champion.number, known, [*versions.values()])
+        change = release_state.plan_erasure(champion, versions.get(to or ""), certificate_id)
+        release_state.append_change(con, change, datetime.now(UTC))
+    champions.project(home, workload)
 
 
 def _flag_versions(

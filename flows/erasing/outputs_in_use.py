@@ -10,7 +10,7 @@ from itertools import chain
 from components.decide import decision_log
 from components.erase import unused_outputs
 from components.erase.unused_outputs import InUse
-from components.register import journal
+from components.release import release_state
 from components.store import manifest, output_folders, warehouse
 from flows import home_workloads, prefect_api, trials, workload_file
 from flows.jobs import runner
@@ -56,8 +56,9 @@ def _read_decided(home: Settings) -> frozenset[str]:
     if not home.has_warehouse:
         return frozenset()
     with warehouse.connect(home.tables, writes=()) as con:
-        names = {link.evidence_digest for link in decision_log.links(con)}
-        for change in (entry.change for entry in journal.list_changes(con)):
+        links = decision_log.links(con)
+        names = {link.evidence_digest for link in links}
+        for change in (made.change for made in map(release_state.recorded_change, links) if made):
             names |= {change.evidence_digest, change.adapter_key, change.adapter_before or ""}
         names |= trials.find().outputs_in_use(con)
     return frozenset(names)

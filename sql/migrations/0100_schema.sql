@@ -477,7 +477,8 @@ create table raw.starters (
 -- first row. What people wrote stands apart, in raw.decision_words, under a salt for each text; the
 -- row holds the SHA-256 of salt and text. So a text can be erased and the chain still holds, and
 -- without the salt nobody can tell whether a guess at it is right. `body` is what a link commits to
--- beside a person's words: a policy, a look. `document_digest` is of the rules, or of what was
+-- beside a person's words: a policy, a look, which version became champion after which, of which
+-- this is the only record. `document_digest` is of the rules, or of what was
 -- signed with its signature, which name people. Both are part of the content where there is one.
 create table raw.decision_chain (
     sequence bigint primary key,
@@ -592,31 +593,6 @@ create table raw.looks (
     outcome varchar,
     looked_at timestamptz not null,
     primary key (workload_id, challenger_scorecard, opponent_scorecard, metric, policy_digest)
-);
-
--- A change of a workload's champion is one call of MLflow between two rows: `intended`, then `done`
--- or `undone`. Append-only. Every row says all that is needed to carry the change out again or to
--- undo it. `version`, `evidence_digest` and `adapter_key` are those of the version that becomes
--- champion; `champion_before` and `adapter_before` are the champion's before the change, null where
--- there was none. `asked_by` and `reason` are a person's; `said` is why the change ended as it did.
--- `rollout_id` is the canary that it ended; null in changes without one. A `rollback` with it left
--- `version` champion: `champion_before` answered a share beside it.
-create table raw.champion_journal (
-    workload_id varchar not null,
-    number integer not null,
-    step varchar not null check (step in ('intended', 'done', 'undone')),
-    kind varchar not null check (kind in ('promotion', 'rollback')),
-    evidence_digest varchar not null,
-    adapter_key varchar not null,
-    version varchar not null,
-    champion_before varchar,
-    adapter_before varchar,
-    asked_by varchar not null,
-    reason varchar not null,
-    said varchar not null,
-    noted_at timestamptz not null,
-    rollout_id varchar,
-    primary key (workload_id, number, step)
 );
 
 -- Append-only: what became of each canary, a row a step. `intended`: its order (`record`), before

@@ -14,7 +14,8 @@ from components.collect.source import Input
 from components.decide import record_answer
 from components.decide.approvers import OPEN
 from components.decide.record_answer import ProofContext, Question, TypedAnswer
-from components.register import journal, registry
+from components.register import registry
+from components.release import release_state
 from components.schema import Json
 from components.store import counters, warehouse
 from flows import champions, sources
@@ -114,7 +115,7 @@ def test_nobody_waits_for_a_long_curation_of_another_workload(
     assert number >= 3, "curation was too short to be in anybody's way"
     assert {name: max(each) for name, each in waits.items() if max(each) > LONGEST_SECONDS} == {}
     with warehouses.connect(home.warehouse) as con:
-        assert len(journal.list_changes(con, "other")) == 2 + number
+        assert len(release_state.read_state(con, "other").changes) == 2 + number
         assert warehouse.rows(
             con, "select count(*) as n from curated.verdicts where workload_id = 'weather'"
         ) == [{"n": ROWS}]

@@ -142,31 +142,24 @@ def decisions(home: Path, people: Sequence[Person]) -> Iterator[str]:
 
 
 def champions(home: Path, people: Sequence[Person]) -> Iterator[str]:
-    """See that MLflow's aliases are where the journal left them, and each version is there once."""
+    """See that MLflow's aliases are where the chain left them, and each version is there once."""
     database = home / "mlflow/mlflow.db"
-    journal = kept(
-        home, "select * from raw.champion_journal order by workload_id, number, noted_at"
+    chain = kept(
+        home,
+        """
+        select workload_id, kind, evidence_digest, body from raw.decision_chain
+        where kind in ('promoted', 'rollback', 'erased') order by sequence
+        """,
     )
     for one in people:
-        lines = [row for row in journal if row["workload_id"] == one.workload]
-        steps: dict[int, set[str]] = {}
-        for row in lines:
-            steps.setdefault(row["number"], set()).add(row["step"])
-        for number, done in steps.items():
-            if not done & {"done", "undone"}:
-                yield f"{one.workload}: change {number} of the champion has no end"
-        last = [row for row in lines if row["step"] == "done"][-1:]
-        wanted = {"champion": last[0]["version"]} if last else {}
+        lines = [row for row in chain if row["workload_id"] == one.workload]
+        wanted = {"champion": json.loads(lines[-1]["body"])["to"]} if lines else {}
         sql = "select alias, version from registered_model_aliases where name = ?"
         there = {row["alias"]: str(row["version"]) for row in asked(database, sql, one.workload)}
         there.pop("previous", None)  # people look at it, and nothing else
         if there != wanted:
-            yield f"{one.workload}: the aliases are {there}, the journal says {wanted}"
-        promoted = Counter(
-            row["evidence_digest"]
-            for row in lines
-            if row["kind"] == "promotion" and row["step"] == "done"
-        )
+            yield f"{one.workload}: the aliases are {there}, the chain says {wanted}"
+        promoted = Counter(row["evidence_digest"] for row in lines if row["kind"] == "promoted")
         approved = kept(
             home,
             """

@@ -24,8 +24,9 @@ from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, EvidenceSubject
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
-from components.register import champion_change, registry, version_tags
+from components.register import registry, version_tags
 from components.register.registry import Aliases, Version
+from components.release import champion_alias
 from components.serve.rollout import Arm
 from components.serve.rollout_settings import BadKind
 from components.store import warehouse
@@ -113,7 +114,7 @@ class CanaryHome:
         made = client.create_model_version(
             self.workload, f"models:/{model_id}", tags=tags, model_id=model_id
         )
-        champion_change.set_challenger(registry.as_version(made))
+        champion_alias.set_challenger(registry.as_version(made))
         return evidence
 
     def approve(self, number: int) -> tuple[Evidence, PromotedVersion]:

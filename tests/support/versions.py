@@ -1,6 +1,5 @@
 """Versions in MLflow as promotions leave them there."""
 
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import copytree
@@ -13,8 +12,8 @@ from components.decide import decision_log
 from components.decide.decision_log import LogEvent
 from components.gate.evidence_folder import Evidence, EvidenceSubject
 from components.gate.judgement import Judgement
-from components.register import champion_change, registry, version_tags
-from components.register.journal import ChampionJournal
+from components.register import registry, version_tags
+from components.release import champion_alias, release_state
 from components.store import manifest, warehouse
 from components.store.ledger import Decision
 from flows import champions, promotion, releases, settings
@@ -34,7 +33,7 @@ def ask(name: str, number: int, source: str = "file:///nowhere", model: str = ""
     made = registry.as_version(
         client.create_model_version(name, source, tags=tags, model_id=model or None)
     )
-    champion_change.set_challenger(made)
+    champion_alias.set_challenger(made)
     subject = subject_of(name, f"a{number}")
     return Evidence(Path(f"e{number}"), subject, Judgement("pass", ("better",), "correct_name"))
 
@@ -97,24 +96,17 @@ def approve(name: str, number: int, base_model: Path) -> None:
 
 
 def record_champion(name: str, number: int, evidence: str) -> None:
-    """Make a registered version champion, with the record that a promotion leaves."""
-    with warehouses.connect(settings.load().tables) as con:
-        held = ChampionJournal(lambda: nullcontext(con), lambda: NOW)
-        change = champion_change.promotion(
-            name, str(number), evidence, f"a{number}", by="ann", reason="good"
-        )
-        champion_change.carry_out(held, held.intend(change))
+    """Make a registered and approved version champion, as a promotion does."""
+    home, keys = settings.load(), (name, str(number), evidence, f"a{number}")
+    change = release_state.plan_promotion(*keys, by="ann", reason="good")
+    with warehouses.connect(home.tables) as con, warehouse.transaction(con):
+        release_state.append_change(con, change, NOW)
+    champions.project(home, name)
 
 
 def crowned(name: str, count: int, home: Settings) -> None:
     """Approve so many versions, one after the other."""
     for number in range(1, count + 1):
         say_yes(home, name, number)
-    with warehouses.connect(home.tables) as con:
-        held = ChampionJournal(lambda: nullcontext(con), lambda: NOW)
-        for number in range(1, count + 1):
-            ask(name, number)
-            keys = (name, str(number), f"e{number}", f"a{number}")
-            change = champion_change.promotion(*keys, by="ann", reason="good")
-            champion_change.carry_out(held, held.intend(change))
-    champions.write_approved_versions(home, name)
+        ask(name, number)
+        record_champion(name, number, f"e{number}")

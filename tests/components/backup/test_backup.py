@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 from components.collect.source import Input
 from components.extensions.machines.object_store import ObjectStore
 from components.home_archive import BackupError
-from components.register import journal
+from components.release import champion_files
 from components.store import file_locks, spool, warehouse
 from components.store.lake import Lake
 from flows import home_backup, sources
@@ -400,7 +400,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(home: Settings, tmp_path: Path)
 def test_a_backup_waits_for_whoever_changes_a_champion(home: Settings, tmp_path: Path) -> None:
     archive = tmp_path / "backup.tar.zst"
     waits = threading.Thread(target=back_up, args=(home, archive))
-    with journal.lock_champion(home.warehouse, home.locks, "shop"):
+    with champion_files.lock_champion(home.warehouse, home.locks, "shop"):
         waits.start()
         waits.join(2)
         assert not archive.exists()

@@ -3,7 +3,6 @@
 import json
 import shutil
 import threading
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,8 +21,6 @@ from components.erase.affected_outputs import Output, Outputs
 from components.erase.certificate import Certificate
 from components.erase.subject import Subject
 from components.gate import evidence_folder
-from components.register import journal
-from components.register.journal import ChampionChange, ChampionJournal
 from components.schema import Json
 from components.scorecard import VERDICTS_FILE
 from components.store import manifest, output_folders, spool, warehouse
@@ -63,7 +60,6 @@ def erased(built: House, eraser: Eraser, tmp_path_factory: pytest.TempPathFactor
         con.execute("set force_compression = 'uncompressed'")
         con.execute("create table staging.copy as from raw.interactions")
         write_decisions(con)
-        write_champions(con)
         con.execute("checkpoint")
     others = [row for row in home.raw() if ANN not in str(row["payload"])]
     held = erased_home.holds(settings.home, ANN)
@@ -83,23 +79,6 @@ def write_decisions(con: Connection) -> None:
         with warehouse.transaction(con):
             event = LogEvent("reject", WORKLOAD, "e1", run, logs.NOW, comment=text, approver="eve")
             decision_log.append_event(con, event)
-
-
-def write_champions(con: Connection) -> None:
-    held = ChampionJournal(lambda: nullcontext(con), lambda: logs.NOW)
-    for number, text in enumerate(COMMENTS.values(), start=1):
-        change = ChampionChange(
-            workload_id=WORKLOAD,
-            kind="rollback",
-            evidence_digest="e1",
-            adapter_key="a0",
-            version=str(number),
-            champion_before=None,
-            adapter_before=None,
-            asked_by="eve",
-            reason=text,
-        )
-        held.end(held.intend(change), "done", "")
 
 
 def test_every_row_of_the_subject_is_deleted_and_others_stay_byte_for_byte(erased: Erased) -> None:
@@ -562,15 +541,6 @@ def test_what_people_wrote_about_the_subject_goes_from_decisions_and_their_chain
         ("eve", COMMENTS["about-bob"]),
     ]
     assert erased.written.erased["raw.decision_words"] == 1
-
-
-def test_what_people_wrote_about_the_subject_goes_from_the_journal_of_champions(
-    erased: Erased,
-) -> None:
-    with warehouses.connect(erased.home.settings.warehouse) as con:
-        reasons = [entry.change.reason for entry in journal.list_changes(con)]
-    assert reasons == ["(erased)", COMMENTS["about-bob"]]
-    assert erased.written.erased["raw.champion_journal"] == 2
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -17,8 +16,9 @@ from components.decide import chain, decision_log
 from components.decide.decision_log import LogEvent
 from components.erase.subject import Subject
 from components.gate import evidence_folder
-from components.register import journal, registry, tracking, version_tags
-from components.register.journal import ChampionChange, ChampionJournal
+from components.register import registry, tracking, version_tags
+from components.release import champion_files, release_state
+from components.release.release_state import ChampionChange
 from components.store import warehouse
 from flows import approval_loop
 from flows.erasing import erase, erase_servers
@@ -65,22 +65,19 @@ def connected(folder: Path, patch: pytest.MonkeyPatch) -> MlflowClient:
 def crown(home: House, *numbers: int) -> None:
     """Approve all versions, and make these the champion, one after the other."""
     adapters, before = ("a0", "x0", "a1"), None
-    with warehouse.connect(home.settings.warehouse) as con:
-        held = ChampionJournal(lambda: nullcontext(con), lambda: logs.NOW)
-        with warehouse.transaction(con):
-            for adapter in adapters:
-                evidence = f"of-{adapter}"
-                approval = LogEvent(
-                    "approve", WORKLOAD, evidence, f"run-{adapter}", logs.NOW, "zoe"
-                )
-                decision_log.append_event(con, approval)
+    with warehouse.connect(home.settings.warehouse) as con, warehouse.transaction(con):
+        for adapter in adapters:
+            approval = LogEvent(
+                "approve", WORKLOAD, f"of-{adapter}", f"run-{adapter}", logs.NOW, "zoe"
+            )
+            decision_log.append_event(con, approval)
         for number in numbers:
             adapter, version = adapters[number - 1], str(number)
             change = ChampionChange(
-                *(WORKLOAD, "promotion", f"of-{adapter}", adapter, version),
+                *(WORKLOAD, "promoted", f"of-{adapter}", adapter, version),
                 *(before, adapters[int(before) - 1] if before else None, "zoe", "good"),
             )
-            held.end(held.intend(change), "done", "")
+            release_state.append_change(con, change, logs.NOW)
             before = version
 
 
@@ -162,7 +159,7 @@ def test_a_promotion_in_progress_is_waited_for_so_that_its_champion_is_demoted(
     erasing = threading.Thread(
         target=eraser, args=(home.settings, Subject(ANN)), kwargs={"demote": True}
     )
-    with journal.lock_champion(home.settings.warehouse, home.settings.locks, WORKLOAD):
+    with champion_files.lock_champion(home.settings.warehouse, home.settings.locks, WORKLOAD):
         erasing.start()
         erasing.join(5)
         client.set_registered_model_alias(WORKLOAD, version_tags.CHAMPION, "3")

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from components.register import ancestry, ancestry_chart
-from components.register.ancestry import (
+from components.register.registry import Aliases, Version
+from components.release import ancestry, ancestry_chart
+from components.release.ancestry import (
     Ancestry,
     DecisionRecord,
     OutputRoots,
     RowSource,
     ScorecardSummary,
 )
-from components.register.registry import Aliases, Version
 from components.store import manifest, warehouse
 from flows.cli import champion_commands
 from flows.cli.champion_commands import lineage_tree

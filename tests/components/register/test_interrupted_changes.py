@@ -1,4 +1,4 @@
-"""A change of champion that is killed at any point is finished or fully undone."""
+"""A change of champion that is killed at any point is fully there or not at all."""
 
 import os
 import signal
@@ -6,69 +6,67 @@ import sqlite3
 import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from components.register import champion_change, journal, registry, version_tags
-from components.register.champion_change import Succession
-from components.register.journal import ChampionChange, ChampionJournal
-from components.register.registry import Aliases, Version
-from components.register.version_tags import CHALLENGER, CHAMPION
-from tests.support import forking, warehouses
+from components.decide import decision_log
+from components.decide.approvers import Approving
+from components.register import registry, version_tags
+from components.register.registry import Aliases
+from components.register.version_tags import CHAMPION
+from components.release import champion_alias, champion_files, release_state
+from components.release.release_state import ChampionChange, ReleaseState
+from components.store import warehouse
+from flows import champions, promotion
+from flows.settings import Settings
+from tests.support import forking, ssh, warehouses
 from tests.support.forking import PROCESSES
-
-NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
-
-
-def books(folder: Path) -> ChampionJournal:
-    return ChampionJournal(lambda: warehouses.connect(folder / "w.duckdb"), lambda: NOW)
-
-
-def make(name: str, number: int, **tags: str) -> Version:
-    """Register a version of few bytes."""
-    client = MlflowClient()
-    made = client.create_model_version(
-        name,
-        "file:///nowhere",
-        tags={
-            version_tags.EVIDENCE_TAG: f"e{number}",
-            version_tags.ADAPTER_TAG: f"a{number}",
-            **tags,
-        },
-    )
-    return registry.as_version(made)
+from tests.support.versions import (
+    NOW,
+    ask,
+    ask_with_files,
+    crowned,
+    decide,
+    say_yes,
+    workload,
+)
 
 
-def history(name: str) -> None:
-    """Give a workload two approved versions, the second champion, and a challenger."""
-    MlflowClient().create_registered_model(name)
-    for number in (1, 2):
-        make(name, number, **{version_tags.DECISION_TAG: "approve"})
-    make(name, 3)
-    registry.put_alias(name, CHAMPION, "2")
-    registry.put_alias(name, CHALLENGER, "3")
+def history(name: str, home: Settings) -> None:
+    """Give a workload two champions, the second of now, and an approved challenger."""
+    crowned(name, 2, home)
+    ask(name, 3)
+    say_yes(home, name, 3)
 
 
-def promotion(name: str) -> ChampionChange:
-    return champion_change.promotion(name, "3", "e3", "a3", by="ann", reason="better")
+def planned(name: str, number: int = 3) -> ChampionChange:
+    keys = (name, str(number), f"e{number}", f"a{number}")
+    return release_state.plan_promotion(*keys, by="ann", reason="better")
 
 
-def rolling(name: str) -> ChampionChange:
-    known = Succession(frozenset({("1", "e1"), ("2", "e2")}), {"1": None, "2": "1"}, frozenset())
+def rolling(name: str, home: Settings) -> ChampionChange:
+    with warehouses.connect(home.tables) as con:
+        known = release_state.verified_state(con, name)
     versions = registry.list_versions(name)
-    return champion_change.plan_rollback(name, versions, "2", known, None, by="bob", reason="rude")
+    return release_state.plan_rollback(
+        name, versions, known.champion, known, None, by="bob", reason="rude"
+    )
 
 
-def carry_out(change: ChampionChange, folder: Path, is_ready: Event, may_begin: Event) -> None:
+def append(change: ChampionChange, home: Settings) -> None:
+    with warehouses.connect(home.tables) as con, warehouse.transaction(con):
+        release_state.append_change(con, change, NOW)
+
+
+def carry_out(change: ChampionChange, home: Settings, is_ready: Event, may_begin: Event) -> None:
     """Change the champion, once the test is ready to watch."""
     is_ready.set()
     may_begin.wait(60)
-    champion_change.carry_out(books(folder), books(folder).intend(change))
+    append(change, home)
+    champions.project(home, change.workload_id)
 
 
 @contextmanager
@@ -88,170 +86,153 @@ def until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def is_intended(folder: Path) -> bool:
-    with books(folder).open() as con:
-        return bool(journal.unfinished_changes(con))
+def recorded(home: Settings, name: str) -> ReleaseState:
+    with warehouses.connect(home.tables) as con:
+        return release_state.read_state(con, name)
 
 
-def kill(change: ChampionChange, folder: Path, moment: str) -> None:
+def kill(change: ChampionChange, home: Settings, moment: str) -> None:
     """Let a process change the champion, and kill it at a moment that is seen from outside.
 
-    ``waiting``: before it has the warehouse. ``intended``: its row is there, and it waits for
-    MLflow. ``moved``: the alias stands on the version, and it waits for the warehouse.
+    ``waiting``: before it has the warehouse. ``appended``: its link is there, and it waits for
+    MLflow. ``moved``: the alias stands on the version, and it does or has done the rest.
     """
-    is_ready, may_begin = PROCESSES.Event(), PROCESSES.Event()
-    process = forking.process(carry_out, change, folder, is_ready, may_begin)
+    name, is_ready, may_begin = change.workload_id, PROCESSES.Event(), PROCESSES.Event()
+    process = forking.process(carry_out, change, home, is_ready, may_begin)
     process.start()
     assert is_ready.wait(60)
     with ExitStack() as mlflow, ExitStack() as held:
         if moment == "waiting":
-            held.enter_context(books(folder).open())
+            held.enter_context(warehouses.connect(home.tables))
             may_begin.set()
             process.join(0.5)
         else:
             mlflow.enter_context(mlflow_held())
             may_begin.set()
-            until(lambda: is_intended(folder))
+            until(lambda: recorded(home, name).champion == change.version)
         if moment == "moved":
-            held.enter_context(books(folder).open())
+            held.enter_context(warehouses.connect(home.tables))
             mlflow.close()
-            until(lambda: registry.read_aliases(change.workload_id).champion == change.version)
+            until(lambda: registry.read_aliases(name).champion == change.version)
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
         process.join()
     assert process.exitcode == -signal.SIGKILL
 
 
-def recover(folder: Path) -> list[tuple[str, str]]:
-    return [(entry.step, entry.note) for entry in champion_change.recover(books(folder))]
+MOMENTS = [pytest.param("waiting", marks=pytest.mark.slow), "appended", "moved"]
 
 
-MOMENTS = [pytest.param("waiting", marks=pytest.mark.slow), "intended", "moved"]
+def require_agreement(home: Settings, name: str, champion: str) -> None:
+    """Check that the chain, MLflow and the file for a busy warehouse have one champion."""
+    state = recorded(home, name)
+    known = champion_files.read_known(home.locks, name)
+    assert known is not None
+    assert state.last is not None
+    assert known.through == state.last.head.anchor
+    names = (state.champion, registry.read_aliases(name).champion, known.state.champion)
+    assert names == (champion,) * 3
+    assert champions.recover(home, name) is None
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_killed_promotion_is_finished_or_undone(moment: str, tmp_path: Path) -> None:
+def test_a_killed_promotion_is_finished_or_never_began(moment: str, home: Settings) -> None:
     name = f"promoted-{moment}"
-    history(name)
-    kill(promotion(name), tmp_path, moment)
-    ended = recover(tmp_path)
+    history(name, home)
+    kill(planned(name), home, moment)
+    champions.recover(home, name)
     if moment == "waiting":
-        assert ended == []
-        assert registry.read_aliases(name) == Aliases(champion="2", challenger="3")
+        assert registry.read_aliases(name) == Aliases("2", challenger="3", previous="1")
         assert registry.version_numbered(name, "3").decision == ""
+        require_agreement(home, name, "2")
         return
-    assert ended == [("done", "it was interrupted, and is finished")]
-    assert registry.read_aliases(name) == Aliases(champion="3")
-    crowned = registry.version_numbered(name, "3")
+    require_agreement(home, name, "3")
+    assert registry.read_aliases(name) == Aliases("3", previous="2")
     tags = MlflowClient().get_model_version(name, "3").tags
-    assert (crowned.decision, tags[version_tags.APPROVER_TAG]) == ("approve", "ann")
-    with books(tmp_path).open() as con:
-        (entry,) = journal.list_changes(con, name)
-        assert (entry.step, journal.unfinished_changes(con)) == ("done", [])
-    assert recover(tmp_path) == []
+    assert (tags[version_tags.DECISION_TAG], tags[version_tags.APPROVER_TAG]) == ("approve", "ann")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_killed_rollback_is_finished_or_undone(moment: str, tmp_path: Path) -> None:
+def test_a_killed_rollback_is_finished_or_never_began(moment: str, home: Settings) -> None:
     name = f"rolled-{moment}"
-    history(name)
-    kill(rolling(name), tmp_path, moment)
-    recover(tmp_path)
+    history(name, home)
+    kill(rolling(name, home), home, moment)
+    champions.recover(home, name)
     if moment == "waiting":
-        assert registry.read_aliases(name) == Aliases(champion="2", challenger="3")
+        require_agreement(home, name, "2")
         return
-    assert registry.read_aliases(name) == Aliases(champion="1", challenger="3")
+    require_agreement(home, name, "1")
+    assert registry.read_aliases(name) == Aliases("1", challenger="3")
     assert registry.version_numbered(name, "2").rolled_back == "to version 1 by bob: rude"
-    with books(tmp_path).open() as con:
-        assert journal.unfinished_changes(con) == []
 
 
-def begun(name: str, folder: Path, **changes: str) -> ChampionChange:
-    """Write that the third version is to be champion, and no more."""
-    change = replace(promotion(name), **changes)  # pyright: ignore[reportArgumentType]
-    books(folder).intend(change)
-    return change
+def test_what_nobody_has_approved_does_not_become_champion(home: Settings) -> None:
+    history("unapproved", home)
+    ask("unapproved", 4)
+    with pytest.raises(release_state.UnapprovedError, match="nobody has approved evidence e4"):
+        append(planned("unapproved", 4), home)
+    require_agreement(home, "unapproved", "2")
 
 
-def test_what_was_never_registered_leaves_all_as_it_was(tmp_path: Path) -> None:
-    name = "unmade"
-    history(name)
-    begun(name, tmp_path, evidence_digest="e9", version="9")
-    before = registry.read_aliases(name)
-    assert recover(tmp_path) == [("undone", "the version was never registered; nothing had moved")]
-    assert registry.read_aliases(name) == before
-
-
-@pytest.mark.parametrize("moved", [False, True], ids=["before-moving", "after-moving"])
-@pytest.mark.parametrize("why", ["erased meanwhile", "nobody has approved version 3"])
-def test_what_may_not_be_champion_any_more_is_undone(why: str, moved: bool, tmp_path: Path) -> None:
-    name = f"undone-{why.split()[0]}-{moved}"
-    history(name)
-    before = registry.read_aliases(name)
-    begun(name, tmp_path)
-    if moved:
-        registry.put_alias(name, CHAMPION, "3")
-    if why == "erased meanwhile":
-        registry.tag_version(name, "3", {version_tags.TAINTED_TAG: "c1"})
-    is_approved = why == "erased meanwhile"
-    (entry,) = champion_change.recover(books(tmp_path), name, lambda _: is_approved)
-    assert entry.step == "undone"
-    assert why in entry.note
-    assert registry.read_aliases(name) == before
-
-
-def test_a_champion_set_meanwhile_stays(tmp_path: Path) -> None:
-    history("since")
-    begun("since", tmp_path)
-    registry.put_alias("since", CHAMPION, "1")
-    assert recover(tmp_path) == [("undone", "version 1 has become champion meanwhile")]
-    assert registry.read_aliases("since").champion == "1"
-
-
-def test_nobody_begins_another_change_before_the_interrupted_one_is_recovered(
-    tmp_path: Path,
+def test_a_promotion_needs_an_approval_by_the_rules_of_its_moment(
+    home: Settings, base_model: Path, tmp_path: Path
 ) -> None:
-    history("open")
-    change = begun("open", tmp_path)
-    with pytest.raises(journal.UnsettledError, match="change 1 was interrupted"):
-        books(tmp_path).intend(change)
-    recover(tmp_path)
-    assert books(tmp_path).intend(change).number == 2
+    crowned("ruled", 1, home)
+    evidence = ask_with_files("ruled", 2)
+    say_yes(home, "ruled", 2)  # by a name that was typed
+    listed = [{"name": "ann", "keys": [ssh.public(ssh.keygen(tmp_path))]}]
+    rules = Approving.model_validate({"proof": "signature", "approvers": listed}).rules()
+    with warehouses.connect(home.tables) as con, warehouse.transaction(con):
+        decision_log.in_force(con, "ruled", rules, now=NOW)
+    made, decision = workload("ruled", base_model), decide("ruled", 2)
+    with pytest.raises(release_state.UnapprovedError, match="under the rules of now"):
+        promotion.promote_version(made, evidence, decision, lambda: None)
+    require_agreement(home, "ruled", "1")
 
 
-def test_a_change_ended_by_another_process_is_not_ended_twice(tmp_path: Path) -> None:
-    history("intended-twice")
-    entry = books(tmp_path).intend(replace(promotion("intended-twice"), version="9"))
-    assert recover(tmp_path)[0][0] == "undone"
-    with pytest.raises(journal.SettledError, match="change 1 has an end already"):
-        books(tmp_path).end(entry, "done", "")
+def test_an_alias_that_was_moved_during_a_change_follows_it(home: Settings) -> None:
+    history("since", home)
+    append(planned("since"), home)
+    registry.put_alias("since", CHAMPION, "1")
+    assert champions.recover(home, "since") is not None
+    require_agreement(home, "since", "3")
 
 
-def test_a_promotion_that_was_held_up_takes_no_rollback_back(tmp_path: Path) -> None:
+def test_a_change_to_what_was_deleted_from_mlflow_leaves_no_champion_there_and_blocks_nobody(
+    home: Settings,
+) -> None:
+    history("gone", home)
+    append(planned("gone"), home)
+    MlflowClient().delete_model_version("gone", "3")
+    champions.recover(home, "gone")
+    assert registry.read_aliases("gone").champion is None
+    append(rolling("gone", home), home)
+    champions.recover(home, "gone")
+    require_agreement(home, "gone", "2")
+
+
+def test_a_promotion_that_was_held_up_takes_no_rollback_back(home: Settings) -> None:
     # As on a lake, whose lock is lost with its connection.
     name = "held-up"
-    history(name)
-    entry = books(tmp_path).intend(promotion(name))
-    recover(tmp_path)
-    known = Succession(frozenset({("2", "e2"), ("3", "e3")}), {"3": "2"}, frozenset())
-    change = champion_change.plan_rollback(
-        name, registry.list_versions(name), "3", known, None, by="bob", reason="rude"
-    )
-    champion_change.carry_out(books(tmp_path), books(tmp_path).intend(change))
-    with pytest.raises(journal.SettledError, match="change 1 has an end already"):
-        champion_change.carry_out(books(tmp_path), entry)
+    history(name, home)
+    append(planned(name), home)
+    outdated = recorded(home, name)
+    append(rolling(name, home), home)
+    states = iter([outdated])
+    champion_alias.project(name, lambda: next(states, recorded(home, name)))
     assert registry.read_aliases(name).champion == "2"
     assert registry.version_numbered(name, "3").rolled_back == "to version 2 by bob: rude"
 
 
-def test_one_process_at_a_time_changes_a_champion(tmp_path: Path) -> None:
+def test_one_process_at_a_time_changes_a_champion(home: Settings) -> None:
+    path, folder = home.tables, home.locks
     with (
-        journal.lock_champion(tmp_path / "w.duckdb", tmp_path, "locked") as first,
-        journal.lock_champion(tmp_path / "w.duckdb", tmp_path, "other") as other,
+        champion_files.lock_champion(path, folder, "locked") as first,
+        champion_files.lock_champion(path, folder, "other") as other,
     ):
         assert (first, other) == (True, True)
-        with journal.lock_champion(tmp_path / "w.duckdb", tmp_path, "locked", wait=False) as second:
+        with champion_files.lock_champion(path, folder, "locked", wait=False) as second:
             assert not second
-    with journal.lock_champion(tmp_path / "w.duckdb", tmp_path, "locked", wait=False) as again:
+    with champion_files.lock_champion(path, folder, "locked", wait=False) as again:
         assert again

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from mlflow import MlflowClient
 
-from components.register import mlflow_api, model_owners, registry
+from components.register import mlflow_api, registry
 from components.register.registry import ModelNameTakenError
 from flows.doctor import checks
 from flows.stack import health
@@ -94,22 +94,22 @@ def test_who_took_a_name_first_is_found_and_a_reserved_one_cannot_be_taken(serve
     tags = [{"key": key, "value": value} for key, value in PROMPT.items()]
     assert answer("registered-models/create", {"name": "support"}) == 200
     assert answer("registered-models/create", {"name": "routing", "tags": tags}) == 200
-    assert model_owners.owners("support") == model_owners.owners("routing") == ["ann"]
+    assert registry.owners("support") == registry.owners("routing") == ["ann"]
     with pytest.raises(ModelNameTakenError, match="ann may change routing in MLflow"):
         registry.reserve_model("routing")
 
     registry.reserve_model("shop")
-    assert model_owners.owners("shop") == []
+    assert registry.owners("shop") == []
     assert answer("registered-models/create", {"name": "shop"}) == 400
     assert answer("registered-models/set-tag", {"name": "shop", "key": "a", "value": "b"}) == 403
 
     gone = httpx.request("DELETE", f"{server}/users/delete", json={"username": ANN[0]}, auth=ADMIN)
     assert gone.is_success
     assert answer("users/create", account, ADMIN) == 200
-    assert model_owners.owners("support") == []
+    assert registry.owners("support") == []
 
 
 def test_without_accounts_nobody_else_owns_a_model(store: MlflowClient) -> None:
     store.create_registered_model("support")
     assert mlflow_api.rest("") is None
-    assert model_owners.owners_note("support") == ""
+    assert registry.owners_note("support") == ""

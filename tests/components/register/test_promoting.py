@@ -15,12 +15,13 @@ from components.gate.judgement import Judgement
 from components.models import base as bases
 from components.register import registry, tracking
 from components.register.registry import Aliases
+from components.release import release_state
 from components.store.ledger import Decision
 from components.store.manifest import folder_digest
 from flows import promote, promotion, releases
 from flows.settings import Settings
 from flows.workload_file import Workload
-from tests.support import adapter_folders, cards
+from tests.support import adapter_folders, cards, versions, warehouses
 from tests.support.adapter_folders import NOW
 
 NAME = "tools"
@@ -76,6 +77,7 @@ def test_a_challenger_has_its_lineage_and_its_card_and_a_champion_the_decision_b
     assert kept.description.startswith("# tools adapter ada9\n")
     assert "| correct name: " in kept.description  # the scores of now
 
+    versions.say_yes(home, NAME, 1)
     decision = Decision(NAME, "e1", "approve", "ann", "good", "run", NOW)
     promotion.promote_version(workload, evidence, decision, lambda: None)
     crowned = promotion.promote_version(
@@ -84,8 +86,9 @@ def test_a_challenger_has_its_lineage_and_its_card_and_a_champion_the_decision_b
     assert registry.read_aliases(NAME) == Aliases(champion="1")
     assert crowned.version == registry.champion_version(NAME)
     decided = {"decision": "approve", "approver": "ann", "comment": "good"}
-    assert MlflowClient().get_model_version(NAME, "1").tags == made_from | {
-        f"flywheel.{name}": value for name, value in decided.items()
-    }
+    tags = MlflowClient().get_model_version(NAME, "1").tags
+    with warehouses.connect(home.tables) as con:
+        decided["link"] = release_state.read_state(con, NAME).changes[-1].head.anchor
+    assert tags == made_from | {f"flywheel.{name}": value for name, value in decided.items()}
     model = load_model(f"models:/{NAME}@champion")
     assert model.predict(model.input_example)["object"] == "chat.completion"

@@ -1,5 +1,6 @@
 """A rollback leads only to a version that may serve, and no turn undoes it."""
 
+import re
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,11 +13,12 @@ from components.decide import chain, decision_log
 from components.decide.decision_log import LogEvent as Decided
 from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.judgement import Judgement
-from components.register import champion_change, journal, registry, taint, version_tags
-from components.register.champion_change import RollbackError
+from components.register import registry, taint, version_tags
 from components.register.registry import Aliases
+from components.release import champion_alias, champion_files, release_state
+from components.release.release_state import ChampionChange, RollbackError
 from components.store import warehouse
-from flows import champions, promote, promotion, rollback_rules, turn
+from flows import champions, promote, promotion, turn
 from flows import rollback as rolling
 from flows.releases import NotApprovedError
 from flows.rollback_rules import Order
@@ -36,6 +38,12 @@ from tests.support.versions import (
 )
 
 
+def append(change: ChampionChange, home: Settings, now: datetime = NOW) -> None:
+    """Decide a change of champion, and be killed."""
+    with warehouses.connect(home.tables) as con, warehouse.transaction(con):
+        release_state.append_change(con, change, now)
+
+
 def test_a_version_is_challenger_from_the_question_to_the_answer(
     home: Settings, base_model: Path
 ) -> None:
@@ -51,7 +59,7 @@ def test_a_version_is_challenger_from_the_question_to_the_answer(
 def test_a_newer_challenger_keeps_its_alias_when_the_older_is_decided_on() -> None:
     older = ask("newer", 1)
     ask("newer", 2)
-    champion_change.clear_challenger("newer", older.digest)
+    champion_alias.clear_challenger("newer", older.digest)
     assert registry.read_aliases("newer").challenger == "2"
 
 
@@ -91,7 +99,7 @@ def test_two_people_who_order_it_at_once_go_back_by_one_version(home: Settings) 
             refused.append(str(error))
 
     people = [threading.Thread(target=order, args=(name,)) for name in ("ann", "bob")]
-    with journal.lock_champion(home.tables, home.locks, "both"):
+    with champion_files.lock_champion(home.tables, home.locks, "both"):
         for person in people:
             person.start()
         for person in people:
@@ -141,11 +149,9 @@ def test_versions_name_the_decisions_on_them_so_that_none_is_cut_off_the_chain(
     with warehouses.connect(home.tables) as con:
         links = decision_log.links(con)
         assert chain.first_loose(links, anchors) is None
-        named = [link for link in links if link.sequence != 2]
-        named = [link for link in named if link.kind not in ("rules", "released")]
-        assert {chain.from_anchor(text) for text in anchors.values()} >= {
-            chain.Head(link.sequence, link.digest) for link in named
-        }
+        heads = {chain.from_anchor(text) for text in anchors.values()}
+        named = [link.kind for link in links if chain.Head(link.sequence, link.digest) in heads]
+        assert sorted(named) == ["promoted", "reject", "rollback"]
         lost = chain.first_loose(links[:-1], anchors)
     assert lost is not None
     assert lost.problem.startswith("is missing: in version 2 of named in MLflow")
@@ -170,15 +176,15 @@ def test_a_version_that_may_not_serve_is_refused_and_nothing_moves(home: Setting
     assert registry.read_aliases("refused") == before
 
 
-def test_a_rollback_says_by_whom_and_why_in_the_journal_and_in_the_chain(home: Settings) -> None:
+def test_a_rollback_says_by_whom_and_why_in_the_chain(home: Settings) -> None:
     crowned("told", 2, home)
     champions.roll_back(home, Order("told", None, "bob", "wrong tools"))
     with warehouses.connect(home.tables) as con:
-        last = journal.list_changes(con, "told")[-1]
+        last = release_state.read_state(con, "told").changes[-1]
         link = decision_log.links(con, workload_id="told")[-1]
         assert chain.first_broken(decision_log.links(con), decision_log.read_head(con)) is None
     change = last.change
-    assert (last.step, change.kind, change.asked_by) == ("done", "rollback", "bob")
+    assert (change.kind, change.asked_by) == ("rollback", "bob")
     assert (change.champion_before, change.version, change.reason) == ("2", "1", "wrong tools")
     assert (link.kind, link.evidence_digest, link.approver) == ("rollback", "e2", "bob")
     assert link.comment == "to version 1: wrong tools"
@@ -190,12 +196,12 @@ def test_a_rollback_that_was_killed_is_finished_by_the_same_command_and_goes_no_
 ) -> None:
     crowned("again", 3, home)
     with warehouses.connect(home.tables) as con:
-        known = rollback_rules.champions(con, "again")
+        known = release_state.verified_state(con, "again")
     versions = registry.list_versions("again")
-    change = champion_change.plan_rollback(
+    change = release_state.plan_rollback(
         "again", versions, "3", known, None, by="bob", reason="rude"
     )
-    champions.champion_journal(home).intend(change)
+    append(change, home)
     champions.roll_back(home, Order("again", None, "bob", "rude"))
     assert registry.read_aliases("again") == Aliases(champion="2", previous="1")
 
@@ -209,8 +215,8 @@ def test_a_rollback_after_an_interrupted_promotion_leads_not_to_the_version_that
     say_yes(home, name, number)
     ask(name, number)
     keys = (name, str(number), f"e{number}", f"a{number}")
-    change = champion_change.promotion(*keys, by="ann", reason="good")
-    champions.champion_journal(home).intend(change)
+    change = release_state.plan_promotion(*keys, by="ann", reason="good")
+    append(change, home)
     order = Order(name, None, "bob", "rude")  # of the version that is champion
     if before == 1:
         with pytest.raises(RollbackError, match="version 2 is champion, and nothing that may"):
@@ -269,11 +275,12 @@ def test_a_promotion_waits_for_whoever_changes_the_champion(
     home: Settings, base_model: Path
 ) -> None:
     evidence = ask_with_files("waits", 1)
+    say_yes(home, "waits", 1)
     made = workload("waits", base_model)
     crown = threading.Thread(
         target=promotion.promote_version, args=(made, evidence, decide("waits", 1), lambda: None)
     )
-    with journal.lock_champion(home.tables, home.locks, "waits"):
+    with champion_files.lock_champion(home.tables, home.locks, "waits"):
         crown.start()
         crown.join(0.5)
         assert registry.read_aliases("waits").champion is None
@@ -286,16 +293,15 @@ def test_interrupted_changes_are_recovered_except_those_in_progress(home: Settin
     for name in ("dead", "alive"):
         crowned(name, 2, home)
         with warehouses.connect(home.tables) as con:
-            known = rollback_rules.champions(con, name)
+            known = release_state.verified_state(con, name)
         versions = registry.list_versions(name)
-        change = champion_change.plan_rollback(
-            name, versions, "2", known, None, by="bob", reason=""
-        )
-        champions.champion_journal(home).intend(change)
-    with journal.lock_champion(home.tables, home.locks, "alive"):
+        change = release_state.plan_rollback(name, versions, "2", known, None, by="bob", reason="")
+        append(change, home)
+    with champion_files.lock_champion(home.tables, home.locks, "alive"):
         (settled,) = champions.reconcile(home)
-    assert champions.describe_change(settled) == (
-        "dead: rollback 3 finished: it was interrupted, and is finished"
+    assert re.fullmatch(
+        r"dead: decision \d+, by which version 1 is champion, was interrupted, and is finished",
+        champions.describe_change(settled),
     )
     assert registry.read_aliases("dead").champion == "1"
     assert registry.read_aliases("alive").champion == "2"
@@ -328,14 +334,15 @@ def test_a_run_that_waited_or_is_run_again_leaves_no_champion_that_came_after_it
 def test_a_change_that_a_clock_ahead_has_dated_outdates_no_order(home: Settings) -> None:
     crowned("ahead", 2, home)
     now = datetime.now(UTC)
-    with warehouses.connect(home.tables) as con:
-        con.execute(
-            "update raw.champion_journal set noted_at = $later where workload_id = 'ahead'",
-            {"later": now + timedelta(hours=1)},
-        )
+    say_yes(home, "ahead", 3)
+    ask("ahead", 3)
+    change = release_state.plan_promotion("ahead", "3", "e3", "a3", by="ann", reason="good")
+    append(change, home, now + timedelta(hours=1))
+    champions.recover(home, "ahead")
+    now = datetime.now(UTC)
     with disable_run_logger():
         rolling.roll_back_task.fn("ahead", "", "bob", "rude", ordered_at=now)
-    assert registry.read_aliases("ahead").champion == "1"
+    assert registry.read_aliases("ahead").champion == "2"
 
 
 def test_a_reason_of_any_length_rolls_back_and_is_stored_whole(home: Settings) -> None:
@@ -344,8 +351,8 @@ def test_a_reason_of_any_length_rolls_back_and_is_stored_whole(home: Settings) -
     champions.roll_back(home, Order("long", None, "bob" * 50_000, reason))
     assert registry.read_aliases("long").champion == "1"
     with warehouses.connect(home.tables) as con:
-        last = journal.list_changes(con, "long")[-1]
-    assert (last.step, last.change.reason) == ("done", reason)
+        last = release_state.read_state(con, "long").changes[-1]
+    assert last.change.reason == reason
     tagged = registry.version_numbered("long", "2").rolled_back
     assert tagged.startswith("to version 1 by bobbob")
     assert tagged.endswith("... (cut here; `flywheel audit` has all of it)")

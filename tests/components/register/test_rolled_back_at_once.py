@@ -14,11 +14,12 @@ import pytest
 
 from components.decide import decision_log, validity
 from components.decide.approvers import Approving
-from components.register import champion_change, journal, registry, taint, version_tags
-from components.register.champion_change import RollbackError
-from components.register.journal import Pending
+from components.register import registry, taint, version_tags
 from components.register.registry import Aliases
 from components.register.version_tags import CHAMPION
+from components.release import champion_files, release_state
+from components.release.champion_files import Pending
+from components.release.release_state import RollbackError
 from components.store import warehouse
 from flows import champions, rollback_rules
 from flows.rollback_rules import Order
@@ -74,7 +75,7 @@ def test_a_champion_goes_at_once_though_the_warehouse_is_held_and_the_row_follow
         ordering.join()
     assert registry.read_aliases("urgent") == Aliases(champion="2", previous="1")
     assert registry.version_numbered("urgent", "3").rolled_back == "to version 2 by bob: rude"
-    assert journal.pending_workloads(home.locks) == []
+    assert champion_files.pending_workloads(home.locks) == []
     assert written(home, "urgent") == [("rollback", "e3", "bob")]
 
 
@@ -91,7 +92,7 @@ def test_a_rollback_that_was_killed_while_it_waited_for_the_warehouse_is_written
         os.kill(process.pid, signal.SIGKILL)
         process.join()
     (entry,) = champions.reconcile(home)
-    assert (entry.step, entry.change.version) == ("done", "1")
+    assert entry.change.version == "1"
     assert written(home, "killed") == [("rollback", "e2", "bob")]
 
 
@@ -102,13 +103,11 @@ def _order(home: Settings, name: str) -> None:
 def pending(home: Settings, name: str, ordered_at: datetime = NOW) -> Pending:
     """Order a rollback of the second version, as where the warehouse is held, and be killed."""
     with warehouses.connect(home.warehouse) as con:
-        known = rollback_rules.champions(con, name)
+        known = release_state.verified_state(con, name)
     versions = registry.list_versions(name)
-    change = champion_change.plan_rollback(
-        name, versions, "2", known, None, by="bob", reason="rude"
-    )
+    change = release_state.plan_rollback(name, versions, "2", known, None, by="bob", reason="rude")
     order = Pending(change, ordered_at, "")
-    journal.write_pending(home.locks, order)
+    champion_files.write_pending(home.locks, order)
     return order
 
 
@@ -121,12 +120,12 @@ def test_a_pending_rollback_is_written_down_once(home: Settings, ordered_at: dat
     crowned(name, 2, home)
     order = pending(home, name, ordered_at)  # and the alias had not moved
     (entry,) = champions.reconcile(home)
-    assert (entry.step, entry.change.version) == ("done", "1")
+    assert entry.change.version == "1"
     assert registry.read_aliases(name) == Aliases(champion="1")
     assert champions.reconcile(home) == []
-    journal.write_pending(home.locks, order)  # as if it had been killed before the file went
+    champion_files.write_pending(home.locks, order)  # as if it had been killed before the file went
     assert champions.reconcile(home) == []
-    assert journal.pending_workloads(home.locks) == []
+    assert champion_files.pending_workloads(home.locks) == []
     assert written(home, name) == [("rollback", "e2", "bob")]
 
 
@@ -139,10 +138,9 @@ def test_a_pending_rollback_to_what_was_erased_meanwhile_is_undone_and_on_record
     registry.put_alias("tainted-since", CHAMPION, "1")
     taint.flag_tainted("tainted-since", {"a1"}, "c1")
     (entry,) = champions.reconcile(home)
-    assert entry.step == "undone"
-    assert "erased meanwhile" in entry.note
+    assert (entry.change.kind, entry.change.reason) == ("erased", "c1")
     assert registry.read_aliases("tainted-since").champion == "2"
-    assert written(home, "tainted-since") == [("rollback", "e2", "bob")]
+    assert written(home, "tainted-since") == [("rollback", "e2", "bob"), ("erased", "e2", "")]
 
 
 @pytest.mark.slow
@@ -179,11 +177,11 @@ def test_without_the_warehouse_a_rollback_leads_where_the_journal_leads(home: Se
 def test_a_rollback_to_another_version_than_the_pending_one_is_refused(home: Settings) -> None:
     crowned("other", 3, home)
     with warehouses.connect(home.warehouse) as con:
-        known = rollback_rules.champions(con, "other")
-    change = champion_change.plan_rollback(
+        known = release_state.verified_state(con, "other")
+    change = release_state.plan_rollback(
         "other", registry.list_versions("other"), "3", known, "1", by="bob", reason="rude"
     )
-    journal.write_pending(home.locks, Pending(change, NOW, ""))
+    champion_files.write_pending(home.locks, Pending(change, NOW, ""))
     with warehouse_held(home), pytest.raises(RollbackError, match="to version 1 is not written"):
         champions.roll_back(home, Order("other", "2", "bob", "rude"))
 
@@ -191,5 +189,5 @@ def test_a_rollback_to_another_version_than_the_pending_one_is_refused(home: Set
 def written(home: Settings, name: str) -> list[tuple[str, str, str | None]]:
     with warehouses.connect(home.warehouse) as con:
         links = decision_log.links(con, workload_id=name)
-    decided = [link for link in links if link.kind not in ("approve", "rules")]
+    decided = [link for link in links if link.kind not in ("approve", "promoted", "rules")]
     return [(link.kind, link.evidence_digest, link.approver) for link in decided]

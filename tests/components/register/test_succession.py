@@ -1,33 +1,41 @@
-"""The target of a rollback, from journal and chain alone."""
+"""The champion and the target of a rollback, from the chain alone."""
 
+import json
 from datetime import UTC, datetime
 
 import pytest
 
-from components.register import champion_change
-from components.register.champion_change import RollbackError, Succession
-from components.register.journal import ChampionChange, ChangeStep, JournalEntry
+from components.decide.chain import Kind, Link
 from components.register.registry import Version
+from components.release import release_state
+from components.release.release_state import ChampionChange, ChangeKind, ReleaseState, RollbackError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
+KINDS: dict[str, ChangeKind] = {"+": "promoted", "-": "rollback", "/": "erased"}
 
-def journal(*moves: str, step: ChangeStep = "done") -> list[JournalEntry]:
-    """Write changes: `+3` promotes version 3, `-2` rolls back to version 2."""
-    entries, champion = list[JournalEntry](), None
-    for number, move in enumerate(moves, start=1):
+
+def link(kind: Kind, evidence: str, body: str = "") -> Link:
+    digests, words = ("", "", "", "", ""), ("ann", "", "", "", "", "")
+    return Link(1, kind, "w", evidence, "", 1, "", NOW, *digests, *words, body=body)
+
+
+def links(*moves: str, approved: str = "12345") -> list[Link]:
+    """Write changes: `+3` promotes version 3, `-2` rolls back to version 2, `/1` erases to it."""
+    made, champion = [link("approve", f"e{number}") for number in approved], None
+    for move in moves:
         version = move[1:]
-        kind = "promotion" if move.startswith("+") else "rollback"
+        kind = KINDS[move[0]]
         change = ChampionChange(
             "w", kind, f"e{version}", f"a{version}", version, champion, None, "ann", ""
         )
-        entries.append(JournalEntry(number, change, step, "", NOW))
+        made.append(link(kind, change.evidence_digest, json.dumps(change.fields)))
         champion = version
-    return entries
+    return made
 
 
-def known(*moves: str, approved: str = "12345") -> Succession:
-    return champion_change.succession(journal(*moves), {f"e{number}" for number in approved})
+def known(*moves: str, approved: str = "12345") -> ReleaseState:
+    return release_state.state_of(links(*moves, approved=approved))
 
 
 def versions(count: int = 5, tainted: str = "") -> list[Version]:
@@ -56,26 +64,43 @@ def versions(count: int = 5, tainted: str = "") -> list[Version]:
 def test_previous_follows_from_the_promotions_before_the_champion(
     moves: list[str], champion: str | None, previous: str | None
 ) -> None:
-    assert champion_change.previous(champion, known(*moves), versions()) == previous
+    assert release_state.previous(champion, known(*moves), versions()) == previous
 
 
 def test_previous_skips_versions_that_may_not_serve() -> None:
     chain = known("+1", "+2", "+3")
-    assert champion_change.previous("3", chain, versions(tainted="2")) == "1"
-    assert champion_change.previous("3", known("+1", "+2", "+3", approved="13"), versions()) == "1"
+    assert release_state.previous("3", chain, versions(tainted="2")) == "1"
+    assert release_state.previous("3", known("+1", "+2", "+3", approved="13"), versions()) == "1"
 
 
-def test_an_undone_change_has_no_champion() -> None:
-    undone = [*journal("+1"), *journal("+2", step="undone")]
-    assert champion_change.succession(undone, {"e1", "e2"}) == Succession(
-        frozenset({("1", "e1")}), {"1": None}, frozenset()
-    )
+@pytest.mark.parametrize(
+    ("moves", "approved", "champion"),
+    [
+        pytest.param([], "", None, id="nothing"),
+        pytest.param(["+1", "+2"], "12", "2", id="the-last-promotion"),
+        pytest.param(["+1", "+2"], "1", "1", id="nobody-approved-the-last"),
+        pytest.param(["+1", "+2", "-1"], "12", "1", id="rolled-back"),
+        pytest.param(["+1", "-2"], "12", "1", id="rolled-back-to-what-never-was-champion"),
+        pytest.param(["+1", "+2", "/1"], "12", "1", id="erased"),
+        pytest.param(["+1", "/"], "1", None, id="erased-and-nothing-before"),
+    ],
+)
+def test_the_champion_follows_from_the_changes_that_were_approved(
+    moves: list[str], approved: str, champion: str | None
+) -> None:
+    assert known(*moves, approved=approved).champion == champion
+
+
+def test_an_approval_counts_for_what_comes_after_it() -> None:
+    approval, promotion = links("+1", approved="1")
+    assert release_state.state_of([approval, promotion]).champion == "1"
+    assert release_state.state_of([promotion, approval]).champion is None
 
 
 def test_a_rollback_needs_the_version_with_its_evidence_among_the_approved() -> None:
     chain = known("+1", "+2", approved="2")
     with pytest.raises(RollbackError, match="to version 1: nobody has approved it"):
-        champion_change.plan_rollback("w", versions(), "2", chain, "1", by="bob", reason="")
+        release_state.plan_rollback("w", versions(), "2", chain, "1", by="bob", reason="")
     forged = [Version("w", "1", "a1", "e2", "run"), *versions()[1:]]
     with pytest.raises(RollbackError, match="to version 1: nobody has approved it"):
-        champion_change.plan_rollback("w", forged, "2", known("+1", "+2"), "1", by="bob", reason="")
+        release_state.plan_rollback("w", forged, "2", known("+1", "+2"), "1", by="bob", reason="")

@@ -20,10 +20,11 @@ from typer.testing import CliRunner
 from components.decide import chain, decision_log, validity
 from components.extensions.canary import rollout_evidence, rollout_order
 from components.extensions.canary.rollout_evidence import AnswerLine
-from components.register import journal, registry, taint, version_tags
-from components.register.champion_change import RollbackError
+from components.register import registry, taint, version_tags
 from components.register.registry import Aliases
 from components.register.version_tags import CANARY
+from components.release import release_state
+from components.release.release_state import RollbackError
 from components.store import warehouse
 from flows import champions, promotion, releases
 from flows.approval_loop import StaleEvidenceError
@@ -88,7 +89,7 @@ def settle(home: CanaryHome) -> str | None:
 
 def journal_of(home: CanaryHome) -> list[tuple[str, str, str | None, str | None, bool]]:
     with warehouse.connect(home.home.warehouse) as con:
-        changes = [entry.change for entry in journal.list_changes(con, home.workload)]
+        changes = [each.change for each in release_state.read_state(con, home.workload).changes]
     return [
         (c.kind, c.asked_by, c.champion_before, c.version, c.rollout_id is not None)
         for c in changes
@@ -111,12 +112,13 @@ def test_what_holds_becomes_champion_by_rule(running: CanaryHome) -> None:
     assert running.aliases() == Aliases(champion="2", previous="1")
     assert version_tags.ROLLOUT_TAG not in running.tags("2")
     assert running.tags("2")[version_tags.APPROVER_TAG] == "ann"
-    assert journal_of(running)[-1] == ("promotion", canary_rollouts.RULE, "1", "2", True)
+    assert journal_of(running)[-1] == ("promoted", canary_rollouts.RULE, "1", "2", True)
     assert kinds_of(running) == [
         ("approve", ""),
         ("released", ""),
         ("canary", "start"),
         ("canary", "hold"),
+        ("promoted", ""),
     ]
     assert not releases.release_status(running.home, running.workload).objections
 
@@ -374,8 +376,8 @@ def test_a_person_sends_an_undecided_one_on(running: CanaryHome) -> None:
     done = settle_rollouts.stop_by_order(running.home, order, "canary")
     assert done.outcome == "sent on"
     assert running.aliases() == Aliases(champion="2", previous="1")
-    assert journal_of(running)[-1] == ("promotion", "bob", "1", "2", True)
-    assert kinds_of(running)[-1] == ("canary", "")
+    assert journal_of(running)[-1] == ("promoted", "bob", "1", "2", True)
+    assert kinds_of(running)[-2:] == [("canary", ""), ("promoted", "")]
     with pytest.raises(RolloutError, match="none runs"):
         settle_rollouts.stop_by_order(running.home, order, "champion")
 

@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Callable
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,7 +25,8 @@ from components.erase import affected_outputs
 from components.extensions.canary import rollout_log
 from components.gate import evidence_folder
 from components.register import tracking
-from components.register.journal import ChampionChange, ChampionJournal
+from components.release import release_state
+from components.release.release_state import ChampionChange
 from components.schema import Json
 from components.store import file_locks, ledger, manifest, output_folders, warehouse
 from components.store.output_folders import SourceGoneError
@@ -137,10 +138,12 @@ def test_what_a_version_is_made_from_stays(
 
 def journalled(home: Settings, lost: Night) -> None:
     change = ChampionChange(
-        *(WORKLOAD, "promotion", lost.evidence.name, lost.adapter.name, "1", None, None, "zoe", ""),
+        *(WORKLOAD, "promoted", lost.evidence.name, lost.adapter.name, "1", None, None, "zoe", ""),
     )
-    with warehouses.connect(home.warehouse) as con:
-        ChampionJournal(lambda: nullcontext(con), lambda: NOW).intend(change)
+    approval = LogEvent("approve", WORKLOAD, lost.evidence.name, "run", NOW, "zoe")
+    with warehouses.connect(home.warehouse) as con, warehouse.transaction(con):
+        decision_log.append_event(con, approval)
+        release_state.append_change(con, change, NOW)
 
 
 def decided(home: Settings, lost: Night) -> None:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from components.pages import charts
-from components.register.ancestry import (
+from components.release.ancestry import (
     Ancestry,
     RowSource,
     ScorecardSummary,

@@ -6,9 +6,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from components.register import journal, registry, version_tags
-from components.register.journal import JournalEntry
+from components.register import registry, version_tags
 from components.register.registry import Version
+from components.release import release_state
+from components.release.release_state import RecordedChange
 from components.schema import Json
 from components.store import output_folders, warehouse
 from components.store.manifest import (
@@ -119,7 +120,7 @@ class Ancestry:
 
     version: Version
     aliases: tuple[str, ...]
-    changes: tuple[JournalEntry, ...]
+    changes: tuple[RecordedChange, ...]
     words: tuple[DecisionRecord, ...]
     outcome: str
     reasons: tuple[str, ...]
@@ -133,9 +134,9 @@ def trace_ancestry(
     """Trace a version back to its inputs; ``now`` are the current aliases."""
     judged = _finished(EvidenceManifest, roots.evidence / version.evidence)
     touched = [
-        entry
-        for entry in journal.list_changes(con, version.name)
-        if version.number in (entry.change.version, entry.change.champion_before)
+        recorded
+        for recorded in release_state.read_state(con, version.name).changes
+        if version.number in (recorded.change.version, recorded.change.champion_before)
     ]
     return Ancestry(
         version=version,

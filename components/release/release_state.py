@@ -1,0 +1,345 @@
+"""Who is champion: one pure function of the chain of decisions; and the plan of what comes next.
+
+A change of champion is a link of the chain, which is the only record of it. Nothing is decided by
+aliases or tags, which anybody with access to MLflow can write.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+from components.decide import chain, decision_log, validity
+from components.decide.chain import Head, Link
+from components.decide.decision_log import LogEvent
+from components.register import registry
+from components.register.registry import Version
+from components.store.warehouse import Connection
+
+ChangeKind: TypeAlias = Literal["promoted", "rollback", "erased"]
+
+ERASED_WORDS = "(erased)"
+
+ApprovedPairs: TypeAlias = frozenset[tuple[str, str]]
+"""Version numbers with the approved evidence on which each became champion."""
+
+
+class RollbackError(ValueError):
+    """The rollback has no valid target."""
+
+
+class UnapprovedError(ValueError):
+    """A version was to become champion on evidence that nobody has approved."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChampionChange:
+    """A change of a workload's champion: ``version`` follows ``champion_before``.
+
+    ``version`` is empty where an erasure leaves no champion. ``rollout_id`` is the canary that
+    ended with it: a rollback of one leaves ``version`` champion, and ``champion_before`` is the
+    version that answered a share. The ``reason`` of an erasure is its certificate.
+    """
+
+    workload_id: str
+    kind: ChangeKind
+    evidence_digest: str
+    adapter_key: str
+    version: str
+    champion_before: str | None
+    adapter_before: str | None
+    asked_by: str
+    reason: str
+    rollout_id: str | None = None
+
+    @property
+    def moves_champion(self) -> bool:
+        """Whether another version answers everybody after it."""
+        return self.kind != "rollback" or self.rollout_id is None
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What its link's body commits to."""
+        fields = {
+            "evidence": self.evidence_digest,
+            "to": self.version,
+            "to_adapter": self.adapter_key,
+            "left": self.champion_before or "",
+            "left_adapter": self.adapter_before or "",
+        }
+        return fields | ({} if self.rollout_id is None else {"rollout": self.rollout_id})
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedChange:
+    """A change with its place in the chain."""
+
+    head: Head
+    changed_at: datetime
+    change: ChampionChange
+
+
+def recorded_change(link: Link) -> RecordedChange | None:
+    """Return the change that a link records; ``None`` if it records none."""
+    if link.kind not in ("promoted", "rollback", "erased"):
+        return None
+    change = ChampionChange(
+        workload_id=link.workload_id,
+        kind=link.kind,
+        evidence_digest=validity.body_value(link, "evidence"),
+        adapter_key=validity.body_value(link, "to_adapter"),
+        version=validity.body_value(link, "to"),
+        champion_before=validity.body_value(link, "left") or None,
+        adapter_before=validity.body_value(link, "left_adapter") or None,
+        asked_by=ERASED_WORDS if link.approver is None else link.approver,
+        reason=ERASED_WORDS if link.comment is None else validity.typed_comment(link),
+        rollout_id=validity.body_value(link, "rollout") or None,
+    )
+    return RecordedChange(Head(link.sequence, link.digest), link.decided_at, change)
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseState:
+    """The champions of a workload so far.
+
+    ``before`` maps each promoted version to the champion before it; ``left`` are the versions that
+    a rollback demoted and no later change made champion again. ``changes`` are those that counted.
+    """
+
+    champion: str | None = None
+    approved: ApprovedPairs = frozenset()
+    before: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
+    left: frozenset[str] = frozenset()
+    changes: tuple[RecordedChange, ...] = ()
+
+    @property
+    def last(self) -> RecordedChange | None:
+        """The last change that moved the champion, as the end of no canary does."""
+        moves = (each for each in reversed(self.changes) if each.change.moves_champion)
+        return next(moves, None)
+
+    @property
+    def promoted(self) -> dict[str, ChampionChange]:
+        """The promotions that made versions champion, by the version's number."""
+        made = [each.change for each in self.changes if each.change.kind == "promoted"]
+        return {change.version: change for change in made}
+
+    def rolled_back(self, adapter: str) -> ChampionChange | None:
+        """Return the rollback that demoted an adapter, unless it is champion again."""
+        touching = [
+            each.change
+            for each in self.changes
+            if adapter in (each.change.adapter_key, each.change.adapter_before)
+        ]
+        if not touching or touching[-1].adapter_key == adapter:
+            return None
+        return touching[-1] if touching[-1].kind == "rollback" else None
+
+
+def state_of(links: Iterable[Link]) -> ReleaseState:
+    """Derive a workload's champions from its links, in the order of the chain; pure.
+
+    A promotion counts if somebody approved its evidence before, a rollback if it leads to a version
+    that became champion so.
+    """
+    evidence = set[str]()
+    champion: str | None = None
+    approved: set[tuple[str, str]] = set()
+    before: dict[str, str | None] = {}
+    left: set[str] = set()
+    counted: list[RecordedChange] = []
+    for link in links:
+        if link.kind == "approve":
+            evidence.add(link.evidence_digest)
+        if (recorded := recorded_change(link)) is None:
+            continue
+        change = recorded.change
+        pair = (change.version, change.evidence_digest)
+        if change.kind == "promoted":
+            if change.evidence_digest not in evidence:
+                continue
+            before[change.version] = champion
+            approved.add(pair)
+        elif change.kind == "rollback" and change.moves_champion and pair not in approved:
+            continue
+        counted.append(recorded)
+        left.discard(change.version)
+        if change.kind == "rollback" and change.champion_before is not None:
+            left.add(change.champion_before)
+        if change.moves_champion:
+            champion = change.version or None
+    return ReleaseState(champion, frozenset(approved), before, frozenset(left), tuple(counted))
+
+
+def read_state(con: Connection, workload: str) -> ReleaseState:
+    """Read a workload's champions."""
+    return state_of(decision_log.links(con, workload_id=workload))
+
+
+def verified_state(con: Connection, workload: str) -> ReleaseState:
+    """Read a workload's champions from the chain, which is recomputed.
+
+    Raises:
+        RollbackError: The chain does not hold.
+    """
+    links = decision_log.links(con)
+    if broken := chain.first_broken(links, decision_log.read_head(con)):
+        raise RollbackError(
+            f"reading what was approved of {workload}: decision {broken.sequence} "
+            f"{broken.problem}; `flywheel audit --verify` shows more"
+        )
+    return state_of(link for link in links if link.workload_id == workload)
+
+
+def append_change(con: Connection, change: ChampionChange, now: datetime) -> None:
+    """Append a promotion, or what an erasure did; call it within a transaction.
+
+    From here on the champion is another one, whatever MLflow says.
+
+    Raises:
+        UnapprovedError: Nobody has approved the evidence.
+    """
+    event = LogEvent(
+        kind=change.kind,
+        workload=change.workload_id,
+        evidence=change.evidence_digest,
+        flow_run_id="",
+        decided_at=now,
+        approver=change.asked_by,
+        comment=change.reason,
+        attempt=0,
+        body=json.dumps(change.fields, sort_keys=True, separators=(",", ":")),
+    )
+    decision_log.append_event(con, event)
+    if (read_state(con, change.workload_id).champion or "") != change.version:
+        raise UnapprovedError(
+            f"making version {change.version} of {change.workload_id} champion: nobody has "
+            f"approved evidence {change.evidence_digest} according to the chain of decisions"
+        )
+
+
+def previous(champion: str | None, known: ReleaseState, versions: Sequence[Version]) -> str | None:
+    """Return the default target of a rollback; ``None`` without one.
+
+    It is the nearest earlier champion that may serve and was not rolled back itself.
+    """
+    fit = {each.number for each in versions if _may_serve(each, known.approved)} - known.left
+    passed = set[str]()
+    while champion is not None and champion not in passed:
+        passed.add(champion)
+        champion = known.before.get(champion)
+        if champion in fit - passed:
+            return champion
+    return None
+
+
+def plan_rollback(
+    name: str,
+    versions: Sequence[Version],
+    champion: str | None,
+    known: ReleaseState,
+    to: str | None,
+    *,
+    by: str,
+    reason: str,
+) -> ChampionChange:
+    """Plan a rollback of the workload ``name``, ordered ``by`` a person.
+
+    ``versions`` are all of its versions, ``known`` its champions so far. ``to`` is the target's
+    number; ``None`` for the default target.
+
+    Raises:
+        RollbackError: The target is missing, is champion already, was never approved, or was
+            trained on rows that were erased since.
+    """
+    if not versions:
+        raise RollbackError(f"rolling back {name}: it has no registered version")
+    numbered = {each.number: each for each in versions}
+    fit = [
+        each for each in versions if _may_serve(each, known.approved) and each.number != champion
+    ]
+    others = ", ".join(each.number for each in fit)
+    hint = f"; --to goes back to any of {others}" if fit else "; there is no other to go to"
+    if to is not None and to not in numbered:
+        existing = ", ".join(numbered) or "none"
+        raise RollbackError(f"rolling back {name} to version {to}: there are {existing}")
+    target = numbered.get(to or previous(champion, known, versions) or "")
+    if target is None:
+        last = numbered.get(known.before.get(champion or "") or "")
+        why = _rollback_objection(last, champion, known.approved) if last else None
+        detail = f" (version {last.number}: {why})" if last and why else ""
+        raise RollbackError(f"rolling back {name}: no version is `previous`{detail}{hint}")
+    if why := _rollback_objection(target, champion, known.approved):
+        raise RollbackError(f"rolling back {name} to version {target.number}: {why}{hint}")
+    left = numbered.get(champion or "")
+    return ChampionChange(
+        workload_id=name,
+        kind="rollback",
+        evidence_digest=target.evidence,
+        adapter_key=target.adapter,
+        version=target.number,
+        champion_before=champion,
+        adapter_before=left.adapter if left else None,
+        asked_by=by,
+        reason=reason,
+    )
+
+
+def _may_serve(version: Version, approved: ApprovedPairs) -> bool:
+    return (version.number, version.evidence) in approved and not version.tainted
+
+
+def _rollback_objection(
+    version: Version, champion: str | None, approved: ApprovedPairs
+) -> str | None:
+    if version.number == champion:
+        return "it is the champion already"
+    if version.tainted:
+        return f"it has learned from rows that were erased (certificate {version.tainted})"
+    if (version.number, version.evidence) not in approved:
+        return (
+            "nobody has approved it according to the chain of decisions; a turn asks for approval"
+        )
+    return None
+
+
+def plan_promotion(
+    name: str,
+    number: str,
+    evidence: str,
+    adapter: str,
+    *,
+    by: str,
+    reason: str,
+    rollout_id: str | None = None,
+) -> ChampionChange:
+    """Plan the promotion of a registered version on its approved evidence."""
+    before = registry.champion_version(name)
+    return ChampionChange(
+        workload_id=name,
+        kind="promoted",
+        evidence_digest=evidence,
+        adapter_key=adapter,
+        version=number,
+        champion_before=before.number if before else None,
+        adapter_before=before.adapter if before else None,
+        asked_by=by,
+        reason=reason,
+        rollout_id=rollout_id,
+    )
+
+
+def plan_erasure(left: Version, to: Version | None, certificate_id: str) -> ChampionChange:
+    """Plan that a version loses its place, as rows that it learned from were erased."""
+    return ChampionChange(
+        workload_id=left.name,
+        kind="erased",
+        evidence_digest=(to or left).evidence,
+        adapter_key=to.adapter if to else "",
+        version=to.number if to else "",
+        champion_before=left.number,
+        adapter_before=left.adapter,
+        asked_by="",
+        reason=certificate_id,
+    )
