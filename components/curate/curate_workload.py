@@ -27,8 +27,7 @@ from components.curate import (
 from components.curate.client_limits import ClientRows, Clients
 from components.curate.decontamination import AskedTexts
 from components.curate.judged_rows import JudgedRows
-from components.curate.near import comparison_cache, near_requests, request_words
-from components.curate.near.comparison_cache import ComparisonCache
+from components.curate.near import near_requests, request_words
 from components.curate.parsed_rows import ParsedRows
 from components.curate.placed_rows import PlacedRows, near_objection
 from components.curate.preferences import weigh
@@ -241,13 +240,11 @@ def _compared(
     with TemporaryDirectory(dir=folder) as shown:
         table = Path(shown) / "judgements.parquet"
         with gc_pause.paused(), warehouse.spilled(con):
-            kept = ComparisonCache(folder / comparison_cache.FOLDER)
-            placed = place(judged, settled, rules, folder, kept)
+            placed = place(judged, settled, rules, folder)
             placed = clean_by_client(placed, clients, settled, rules)
-            kept.save()
             placed.write(table, clients.ahead)
-            asked, relations = placed.asked._replace(kept=None), placed.relations
-            del placed, kept
+            asked, relations = placed.asked, placed.relations
+            del placed
         with warehouse.present_file(con, "judgements", table):
             yield asked, relations
 
@@ -302,21 +299,19 @@ def _cap_clusters(con: Connection, workload_id: str, most: int) -> None:
     )
 
 
-def place(
-    judged: JudgedRows, settled: SettledSides, rules: Rules, scratch: Path, kept: ComparisonCache
-) -> PlacedRows:
+def place(judged: JudgedRows, settled: SettledSides, rules: Rules, scratch: Path) -> PlacedRows:
     """Compare, tie and place the accepted rows.
 
     Rows tied to a stricter side get an objection. Texts are compared in files of the folder
-    ``scratch``; ``kept`` has what earlier comparisons left.
+    ``scratch``.
     """
-    requests = judged.requests(kept.arrays)
+    requests = judged.requests
     has_guards = bool(rules.overlap.guards)
-    words = request_words.separate(requests, kept, scratch, with_whole=has_guards)
-    places = near_requests.place(judged.order, requests, words, rules.near.jaccard, kept)
+    words = request_words.separate(requests, scratch, with_whole=has_guards)
+    places = near_requests.place(judged.order, requests, words, rules.near.jaccard)
     clusters, twins, equals = map(judged.numbers_at, places[:3])
     own, whole = (column.at(judged.order) for column in (words.asked, words.whole))
-    asked = AskedTexts(judged.ids, own, whole, kept.arrays, places.are_fixed[judged.order])
+    asked = AskedTexts(judged.ids, own, whole, places.are_fixed[judged.order])
     del requests, words, places
     origins = judged.origins
     names, relations = row_clusters.tie(origins, clusters, rules.split_by, settled)

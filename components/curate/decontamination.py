@@ -14,8 +14,7 @@ import pyarrow.parquet as pq
 
 from components.curate.near import cosines, nearest_texts, shared_text
 from components.curate.near.hashed_words import DigestedWords, Marks, Positions, TextColumn
-from components.curate.near.kept_arrays import KeptArrays
-from components.curate.near.nearest_texts import KeptNearest, Nearest
+from components.curate.near.nearest_texts import Nearest
 from components.curate.settings import Overlap
 from components.schema import PARAPHRASE, Json, Paraphrases
 from components.store import json_lines
@@ -80,14 +79,13 @@ class Seen:
 class AskedTexts(NamedTuple):
     """The ids of rows and their users' words: ``own`` without templates, ``whole`` with them.
 
-    ``kept`` has what earlier comparisons of these rows left, if any did. Where ``are_fixed``, the
-    own words are a question about many documents in system messages: a template, too.
+    Where ``are_fixed``, the own words are a question about many documents in system messages: a
+    template, too.
     """
 
     ids: TextColumn
     own: DigestedWords
     whole: DigestedWords
-    kept: KeptArrays | None = None
     are_fixed: Marks | None = None
 
     def telling(self, rows: Positions) -> Positions:
@@ -118,7 +116,7 @@ def decontaminate(
     validated = np.zeros(0, np.int64) if validated is None else validated
     guards = _guards(settings)
     with ThreadPoolExecutor(THREADS) as pool:
-        find = partial(_overlaps, settings=settings, pool=pool, kept=asked.kept)
+        find = partial(_overlaps, settings=settings, pool=pool)
         tested = find(asked.whole, rows, guards, "overlaps_guard")
         telling, held_out = asked.telling(rows), asked.telling(held_out)
         tested |= find(asked.own, telling, _references(asked, held_out), "overlaps_holdout")
@@ -173,7 +171,6 @@ def _overlaps(
     *,
     settings: Overlap,
     pool: Executor,
-    kept: KeptArrays | None,
 ) -> dict[int, Seen]:
     if not len(rows) or not len(references.texts):
         return {}
@@ -184,8 +181,7 @@ def _overlaps(
     if settings.paraphrases is not None:
         near = cosines.nearest_by_cosine(ours.words, references.texts.words, pool)
         overlaps |= _above(near, settings.paraphrases, references.names, objection, "a cosine of")
-    left = kept and KeptNearest(kept, f"{objection}-{settings.words}")
-    near = nearest_texts.nearest_by_ngrams(ours, references.texts, settings.words, pool, left)
+    near = nearest_texts.nearest_by_ngrams(ours.words, references.texts, settings.words, pool)
     overlaps |= _above(near, settings.share, references.names, objection, "a share of")
     named = zip(rows.tolist(), numbers.tolist(), strict=True)
     return {row: overlaps[number] for row, number in named if number in overlaps}

@@ -12,9 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.curate import judgement_columns, text_codes
-from components.curate.near import hashed_words, kept_words
+from components.curate.near import hashed_words, text_words
 from components.curate.near.hashed_words import Hashes, TextColumn
-from components.curate.near.kept_arrays import KeptArrays
 from components.curate.near.request_columns import RequestColumns
 from components.curate.redaction import surrogate_writer
 from components.curate.redaction.surrogate_writer import Conversations, RedactedTurn
@@ -38,6 +37,11 @@ class JudgedPart:
             table = file.read(columns=[*names], use_threads=False)
         return table if self.is_live.all() else table.filter(pa.array(self.is_live))
 
+    def turns(self) -> Any:  # noqa: ANN401 - pyarrow has no types
+        """Return the list of turns of each of its rows to which no rule objected."""
+        table = self.read("objection", "turns")
+        return table.filter(table.column("objection").is_null()).column("turns").combine_chunks()
+
 
 @dataclass(frozen=True, slots=True)
 class _FiledTurns:
@@ -49,22 +53,14 @@ class _FiledTurns:
     digests: Hashes
 
     @classmethod
-    def of(cls, parts: Sequence[JudgedPart], kept: KeptArrays) -> Self:
-        """Digest the turns of files of which ``kept`` has no digests."""
+    def of(cls, parts: Sequence[JudgedPart]) -> Self:
+        """Digest the turns of files."""
         counts: list[int] = []
         sizes, digests = [np.zeros(0, np.int64)], [np.zeros((0, 2), np.uint64)]
         for part in parts:
-            name = f"turns-{part.path.stem}"
-            in_file = kept.read(f"{name}-sizes", np.int64)  # one per row, MISSING if left out
-            of_file = kept.read(f"{name}-digests", np.uint64).reshape(-1, 2)
-            if not len(in_file):
-                in_file, of_file = _digested(part)
-                kept.write(f"{name}-sizes", in_file)
-                kept.write(f"{name}-digests", of_file.ravel())
-            is_used = part.is_live & (in_file != MISSING)
-            of_rows = np.maximum(in_file, 0)
-            sizes.append(in_file[is_used])
-            digests.append(of_file[np.repeat(is_used, of_rows)])
+            lists = part.turns()
+            sizes.append(compute.list_value_length(lists).to_numpy().astype(np.int64))
+            digests.append(text_words.digests_of(lists.flatten().cast(pa.large_string())))
             counts.append(len(digests[-1]))
         return cls(parts, np.array(counts), np.concatenate(sizes), np.concatenate(digests))
 
@@ -74,21 +70,8 @@ class _FiledTurns:
         of_parts = np.split(places, np.searchsorted(places, begins[1:-1]))
         for part, begin, wanted in zip(self.parts, begins.tolist(), of_parts, strict=False):
             if len(wanted):
-                table = part.read("objection", "turns")
-                lists = table.filter(table.column("objection").is_null()).column("turns")
-                texts = lists.combine_chunks().flatten().cast(pa.large_string())
+                texts = part.turns().flatten().cast(pa.large_string())
                 yield from hashed_words.taken(texts, wanted - begin)
-
-
-def _digested(part: JudgedPart) -> tuple[Ints, Hashes]:
-    """Return how many turns each row of a file has, and the digests of their texts."""
-    with pq.ParquetFile(part.path) as file:
-        table = file.read(columns=["objection", "turns"], use_threads=False)
-    is_accepted = table.column("objection").is_null().to_numpy()
-    lists = table.column("turns").combine_chunks().filter(pa.array(is_accepted))
-    sizes = np.full(len(table), MISSING)
-    sizes[is_accepted] = compute.list_value_length(lists).to_numpy()
-    return sizes, kept_words.digests_of(lists.flatten().cast(pa.large_string()))
 
 
 @dataclass(frozen=True)
@@ -191,14 +174,12 @@ class JudgedRows:
             former_group=fields["former_group"],
         )
 
-    def requests(self, kept: KeptArrays) -> RequestColumns:
-        """Return the accepted rows' requests in the order of the files.
-
-        ``kept`` has the digests of their turns' texts, by file.
-        """
+    @property
+    def requests(self) -> RequestColumns:
+        """The accepted rows' requests in the order of the files."""
         roles = _dictionary([column.flatten() for column in self._column("roles")])
         others = (_dictionary(self._column(name)) for name in judgement_columns.REQUEST[2:])
-        return RequestColumns(_FiledTurns.of(self.parts, kept), roles, *others)
+        return RequestColumns(_FiledTurns.of(self.parts), roles, *others)
 
     def tool_names(self) -> list[tuple[str, ...]]:
         """Return the names of the tools that the accepted rows offer."""

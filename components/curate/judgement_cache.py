@@ -13,7 +13,6 @@ import pyarrow as pa
 from components.curate import judgement_columns, kept_files, parsed_rows, row_judgement
 from components.curate.interaction import CandidateRow
 from components.curate.judged_rows import JudgedPart, JudgedRows
-from components.curate.near import comparison_cache
 from components.curate.redaction import clean_exchanges
 from components.curate.row_judgement import Instructions, RowJudgement
 from components.curate.settings import Rules
@@ -27,8 +26,7 @@ CORRECTION = "correction_id"
 KEYS = ("content_digest", "screening_digest", CORRECTION)
 """Columns beside those of the judgement."""
 
-OF_TEXTS = (comparison_cache.FOLDER, clean_exchanges.PREFIX)
-BESIDE = (parsed_rows.PREFIX, *OF_TEXTS)
+BESIDE = (parsed_rows.PREFIX, clean_exchanges.PREFIX)
 """What the names of the folders beside those of judgements begin with."""
 
 
@@ -80,12 +78,11 @@ def judge_rows(
 def forget_missing(con: Connection, folder: Path) -> int:
     """Delete what is kept of rows that raw no longer has, and judgements by such a correction.
 
-    Return the number of rows in files. What comparisons and redacted exchanges kept is of the texts
-    of all rows, so that all of it goes. Nobody may use ``folder``, that of a workload, meanwhile.
+    Return the number of rows in files. What redacted exchanges kept is of the texts of all rows, so
+    that all of it goes. Nobody may use ``folder``, that of a workload, meanwhile.
     """
-    for of_texts in folder.glob("*"):
-        if of_texts.name.startswith(OF_TEXTS):
-            shutil.rmtree(of_texts)
+    for clean in folder.glob(f"{clean_exchanges.PREFIX}*"):
+        shutil.rmtree(clean)
     forgotten = 0
     for rules_folder in sorted(folder.glob("*")):
         for path in kept_files.whole(rules_folder):

@@ -16,7 +16,6 @@ from components.curate import decontamination, interaction, row_budget
 from components.curate.decontamination import AskedTexts
 from components.curate.interaction import CandidateRow
 from components.curate.near import duplicates, hashed_words, request_columns, request_words
-from components.curate.near.comparison_cache import ComparisonCache
 from components.curate.near.hashed_words import DigestedWords
 from components.curate.near.request_columns import NearRequest
 from components.curate.preferences import preference_rows
@@ -193,7 +192,7 @@ def replayable_rows(
     tested = _tested(con, workload_id)
     compared_rows = [*tested.values(), *requests.values()]
     columns = request_columns.columns_of(compared_rows)
-    words = request_words.separate(columns, ComparisonCache(None)).words
+    words = request_words.separate(columns).words
     turns = pa.array(["\n".join(request.turns) for request in compared_rows], pa.large_string())
     whole = DigestedWords.of(hashed_words.column_of(turns))
     ids = [*tested, *requests]

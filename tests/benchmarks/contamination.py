@@ -38,7 +38,9 @@ Measure = Callable[[Sequence[str], Sequence[str]], Shares]
 def of_runs(texts: Sequence[str], references: Sequence[str]) -> Shares:
     """Give each text's largest share of runs of eight words."""
     with ThreadPoolExecutor(2) as pool:
-        return nearest_texts.nearest_by_ngrams(column(texts), column(references), 8, pool).shares
+        return nearest_texts.nearest_by_ngrams(
+            column(texts).words, column(references), 8, pool
+        ).shares
 
 
 def of_words(texts: Sequence[str], references: Sequence[str]) -> Shares:

@@ -161,7 +161,7 @@ def report(folder: Path | None, rows: int, clones: int, rules: Rules) -> None:
         disk = sum(path.stat().st_size for path in kept_files)
     share, of_curate = kept["cpu"] / anew["cpu"], kept["curate"] / anew["curate"]
     sys.stdout.write(
-        f"a night costs {share:.1%} of the whole (its curation alone {of_curate:.1%}; at most 5 %)"
+        f"a night costs {share:.1%} of the whole (its curation alone {of_curate:.1%}; at most 25 %)"
         f"; snapshots {'equal' if kept['snapshot'] == anew['snapshot'] else 'DIFFERENT'}; "
         f"{changed:,} of {len(before):,} earlier verdicts changed; "
         f"what is kept takes {disk / kept['interactions']:,.0f} bytes a row\n"

@@ -1,7 +1,7 @@
 """Candidate pairs: texts that share a key of their prefixes."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -58,18 +58,6 @@ class Groups:
     crowds: Positions
     shared: Positions
 
-    @property
-    def have_crowds(self) -> bool:
-        """Return whether a group is a crowd."""
-        return bool((self.sizes > CROWD).any())
-
-    def with_any(self, marks: npt.NDArray[np.bool_]) -> "Groups":
-        """Return the groups that have a marked text."""
-        chosen = np.add.reduceat(marks[self.texts], self.starts, dtype=np.int64) > 0
-        sizes = self.sizes[chosen]
-        texts = self.texts[_members(self.starts[chosen], sizes)]
-        return replace(self, texts=texts, starts=_before(sizes), sizes=sizes)
-
 
 def group_by_key(entries: Hashes, text_bits: int, shared: Positions) -> Groups:
     """Group texts by key.
@@ -99,16 +87,11 @@ def _begin_keys(entries: Hashes, text_bits: np.uint64) -> npt.NDArray[np.bool_]:
     return begin
 
 
-def in_small_groups(
-    groups: Groups, marks: npt.NDArray[np.bool_] | None = None
-) -> Iterator[CandidatePairs]:
+def in_small_groups(groups: Groups) -> Iterator[CandidatePairs]:
     """Yield pairs of texts that share enough keys outside of crowds.
 
-    A text with too few shared keys outside of crowds has near-duplicates in crowds only. With
-    ``marks``, only the pairs with a marked text.
+    A text with too few shared keys outside of crowds has near-duplicates in crowds only.
     """
-    if marks is not None:
-        groups = groups.with_any(marks)
     small = groups.sizes <= CROWD
     sizes = groups.sizes[small]
     # Of half the width, as they are the largest arrays of a curation.
@@ -116,7 +99,7 @@ def in_small_groups(
     after = _after(sizes)
     texts = groups.texts[at].astype(np.uint32)
     for places in _parts(texts, after, sizes):
-        codes = _sorted_codes(groups.texts, at[places], after[places], marks)
+        codes = _sorted_codes(groups.texts, at[places], after[places])
         starts = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]])[: len(codes)])
         pairs = _decoded(codes[starts])
         least = np.minimum(groups.shared[pairs.left], groups.shared[pairs.right])
@@ -177,20 +160,13 @@ def _parts(
 
 
 def _sorted_codes(
-    texts: Positions,
-    at: npt.NDArray[np.uint32],
-    after: npt.NDArray[np.uint8],
-    marks: npt.NDArray[np.bool_] | None,
+    texts: Positions, at: npt.NDArray[np.uint32], after: npt.NDArray[np.uint8]
 ) -> Hashes:
     """Pair each text with those after it in its group; return the pairs' sorted codes."""
     blocks = [np.zeros(0, np.uint64)]
     for distance in range(1, CROWD):
         at, after = at[after >= distance], after[after >= distance]
-        left, right = texts[at], texts[at + distance]
-        if marks is not None:
-            wanted = marks[left] | marks[right]
-            left, right = left[wanted], right[wanted]
-        blocks.append(_codes(left, right))
+        blocks.append(_codes(texts[at], texts[at + distance]))
     codes = np.concatenate(blocks)
     codes.sort()
     return codes

@@ -1,6 +1,6 @@
 """Cluster near-duplicate texts by their verified Jaccard similarity."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -11,8 +11,8 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from components.curate.near import candidate_pairs, hashed_words, kept_prefixes, shingles
-from components.curate.near.candidate_pairs import CandidatePairs, Groups
+from components.curate.near import candidate_pairs, prefixes, shingles
+from components.curate.near.candidate_pairs import CandidatePairs
 from components.curate.near.hashed_words import (
     HAS_DIGIT,
     DigestedWords,
@@ -22,7 +22,6 @@ from components.curate.near.hashed_words import (
     Words,
     in_order,
 )
-from components.curate.near.kept_pairs import NO_PAIRS, KeptNear, KeptPairs, NearPairs
 from components.curate.near.shingles import HASH_BITS
 from components.curate.settings import THRESHOLD
 
@@ -198,25 +197,19 @@ class Clusters:
     numbers: Positions
 
 
-def find_clusters(
-    order: Positions,
-    texts: DigestedWords,
-    threshold: float = THRESHOLD,
-    kept: KeptNear | None = None,
-) -> Clusters:
+def find_clusters(order: Positions, texts: DigestedWords, threshold: float = THRESHOLD) -> Clusters:
     """Cluster texts that share most of their word shingles.
 
     Two texts are a pair if the Jaccard of their shingle sets is at least ``threshold``, or if their
     words are equal. Every pair is verified by its exact Jaccard and none is missed, except in
     crowds, where not all pairs are compared (see ``candidate_pairs``). ``order`` is that of the
-    texts' ids, by ``by_id``; else their order does not matter. ``kept`` has what an earlier call
-    left.
+    texts' ids, by ``by_id``; else their order does not matter.
     """
     numbers_by_id, firsts = texts.at(order).numbered()
     repeats = np.flatnonzero(firsts[numbers_by_id] != np.arange(len(order)))
     equal = CandidatePairs(firsts[numbers_by_id[repeats]], repeats)
     with ThreadPoolExecutor(THREADS) as pool:
-        near, values = _near(texts.at(order[firsts]), threshold, kept, pool)
+        near, values = _near(texts.at(order[firsts]), threshold, pool)
     near = CandidatePairs(firsts[near.left], firsts[near.right])
     labels = _components(equal.joined(near), len(order))
     smallest_places = np.unique(labels, return_index=True)[1][labels]
@@ -227,21 +220,14 @@ def find_clusters(
     return Clusters(clusters, equal, near, values, numbers)
 
 
-def without_replaced(
-    order: Positions, texts: DigestedWords, clusters: Clusters, kept: KeptPairs | None = None
-) -> Positions:
+def without_replaced(order: Positions, texts: WordColumn, clusters: Clusters) -> Positions:
     """Cluster texts by the pairs of ``find_clusters`` without those that differ by a whole passage.
 
-    Returns for each text the index of the first one, in ``order``, of its cluster. ``kept`` has
-    marks of pairs that are known.
+    Returns for each text the index of the first one, in ``order``, of its cluster.
     """
     with ThreadPoolExecutor(THREADS) as pool:
-
-        def mark(pairs: CandidatePairs) -> npt.NDArray[np.float64]:
-            return replaced(texts.words, pairs, pool).astype(np.float64)
-
-        marks = kept.values(texts.digests, clusters.near, mark) if kept else mark(clusters.near)
-    pairs = clusters.equal.joined(clusters.near.where(marks == 0))
+        marks = replaced(texts, clusters.near, pool)
+    pairs = clusters.equal.joined(clusters.near.where(~marks))
     return smallest(order, _components(pairs, len(order)))
 
 
@@ -270,38 +256,15 @@ def by_id(ids: Sequence[str]) -> Positions:
 
 
 def _near(
-    texts: DigestedWords, threshold: float, kept: KeptNear | None, pool: Executor
+    texts: DigestedWords, threshold: float, pool: Executor
 ) -> tuple[CandidatePairs, npt.NDArray[np.float64]]:
     """Return the pairs of different texts whose Jaccard reaches the threshold, and the Jaccards."""
-    groups = kept_prefixes.group_texts(texts, threshold, kept and kept.prefixes, pool)
-    measure = partial(jaccards, texts.words, pool=pool)
-    if kept is None or groups.have_crowds:
-        near = _near_in_groups(texts, groups, threshold, measure, kept and kept.jaccards)
-        return near.pairs, near.jaccards
-    # Without crowds all pairs are found, in whatever order shingles are.
-    near = kept.read(threshold).among(texts.digests)
-    are_new = ~hashed_words.are_among(texts.digests, kept.read(threshold).digests)
-    pairs, values = near.pairs, [near.jaccards]
-    for candidates in candidate_pairs.in_small_groups(groups, are_new):
-        measured = measure(candidates)
-        pairs = pairs.joined(candidates.where(measured >= threshold))
-        values.append(measured[measured >= threshold])
-    near = NearPairs(texts.digests, pairs, np.concatenate(values))
-    kept.write(threshold, near)
-    return near.pairs, near.jaccards
-
-
-def _near_in_groups(
-    texts: DigestedWords,
-    groups: Groups,
-    threshold: float,
-    measure: Callable[[CandidatePairs], npt.NDArray[np.float64]],
-    kept: KeptPairs | None,
-) -> NearPairs:
-    near, values = NO_PAIRS.pairs, [np.zeros(0)]
+    groups = prefixes.group_texts(texts, threshold, pool)
+    nobody = np.zeros(0, np.int64)
+    near, values = CandidatePairs(nobody, nobody), [np.zeros(0)]
 
     def verify(pairs: CandidatePairs) -> CandidatePairs:
-        measured = kept.values(texts.digests, pairs, measure) if kept else measure(pairs)
+        measured = jaccards(texts.words, pairs, pool)
         values.append(measured[measured >= threshold])
         return near.joined(pairs.where(measured >= threshold))
 
@@ -310,7 +273,7 @@ def _near_in_groups(
     for pairs in candidate_pairs.in_crowds(groups):
         labels = _components(near, len(texts))
         near = verify(pairs.where(labels[pairs.left] != labels[pairs.right]))
-    return NearPairs(texts.digests, near, np.concatenate(values))
+    return near, np.concatenate(values)
 
 
 def _components(pairs: CandidatePairs, count: int) -> Positions:

@@ -16,8 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from components.store.arrow import compute
-
 Hashes = npt.NDArray[np.uint64]
 Positions = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
@@ -390,17 +388,6 @@ def spilled_zeros(length: int, dtype: npt.DTypeLike, scratch: Path | None) -> np
         # Writing to a mapped file for which the disk has no room kills the process.
         os.posix_fallocate(file.fileno(), 0, length * np.dtype(dtype).itemsize)
         return np.asarray(np.memmap(file, dtype, "w+", shape=(length,)))
-
-
-def are_among(digests: Hashes, others: Hashes) -> Marks:
-    """Mark the digests, of two values each, that others have."""
-    return places_among(digests, others) >= 0
-
-
-def places_among(digests: Hashes, others: Hashes) -> Positions:
-    """Return each digest's place among others, -1 if it has none."""
-    places = compute.index_in(_binary(digests), value_set=_binary(others))
-    return compute.fill_null(places, -1).to_numpy().astype(np.int64)
 
 
 def _binary(digests: Hashes) -> Any:  # noqa: ANN401 - pyarrow has no types

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from components.curate.near import duplicates, hashed_words
-from components.curate.near.comparison_cache import ComparisonCache
 from components.curate.near.hashed_words import (
     DigestedWords,
     Marks,
@@ -15,7 +14,6 @@ from components.curate.near.hashed_words import (
     TextColumn,
     Texts,
 )
-from components.curate.near.kept_pairs import KeptNear
 from components.curate.near.request_columns import RequestColumns, RequestTurns, codes_of
 from components.curate.near.request_words import RequestParts, RequestWords
 from components.curate.near.shared_text import NOTHING, OWN
@@ -40,50 +38,42 @@ class Places(NamedTuple):
 
 
 def place(
-    order: Positions,
-    requests: RequestColumns,
-    words: RequestWords,
-    jaccard: float,
-    kept: ComparisonCache,
+    order: Positions, requests: RequestColumns, words: RequestWords, jaccard: float
 ) -> Places:
     """Return each request's cluster, twins and equals; ``order`` is that of their ids."""
-    clusters = duplicates.find_clusters(order, words.words, jaccard, kept.near_requests)
-    alike = _alike(words.instructions, jaccard, kept.near_instructions)[words.instructed]
-    documents = _alike(words.documents, SAME_DOCUMENT, kept.near_documents)[words.systems]
+    clusters = duplicates.find_clusters(order, words.words, jaccard)
+    alike = _alike(words.instructions, jaccard)[words.instructed]
+    documents = _alike(words.documents, SAME_DOCUMENT)[words.systems]
     asked = duplicates.smallest(order, clusters.firsts, codes_of(requests.tool_names)[0])
     # A question about a few documents may have one answer, whatever they say.
     different = hashed_words.sorted_set(asked * len(words.documents) + documents)
     numbers = np.bincount(different // max(len(words.documents), 1), minlength=len(asked))
     are_fixed = (numbers >= MANY)[asked]
     near = duplicates.smallest(order, asked, np.where(are_fixed, documents, 0))
-    alike_words = duplicates.without_replaced(order, words.words, clusters, kept.passages)
+    alike_words = duplicates.without_replaced(order, words.words.words, clusters)
     tools, forms = codes_of(requests.tools)[0], codes_of(requests.form)[0]
     twins = duplicates.smallest(order, alike_words, tools, alike, documents, forms)
-    are_ascii = kept.words.are_ascii[words.parts.turns.kept]
-    same = _same_words(twins, clusters.numbers, are_ascii, requests, words.parts)
+    same = _same_words(twins, clusters.numbers, requests, words.parts)
     return Places(near, twins, duplicates.smallest(order, twins, same), are_fixed)
 
 
-def _alike(texts: DigestedWords, jaccard: float, kept: KeptNear) -> Positions:
+def _alike(texts: DigestedWords, jaccard: float) -> Positions:
     """Return numbers that are equal for texts which a chain of near pairs connects."""
     order = np.arange(len(texts))  # which of a cluster is first does not matter
-    return duplicates.find_clusters(order, texts, jaccard, kept).firsts
+    return duplicates.find_clusters(order, texts, jaccard).firsts
 
 
 def _same_words(
-    twins: Positions,
-    numbers: Positions,
-    are_ascii: Marks,
-    requests: RequestColumns,
-    parts: RequestParts,
+    twins: Positions, numbers: Positions, requests: RequestColumns, parts: RequestParts
 ) -> Positions:
     """Return a number per request, equal for twins with equal words.
 
     Hashed words differ by the case and the signs of other languages, so that twins of which one
-    has such are read; ``are_ascii`` are the others' texts.
+    has such are read.
     """
     turns = parts.turns
-    others = np.bincount(twins[turns.rows[~are_ascii[turns.texts]]], minlength=len(twins)) > 0
+    are_ascii = parts.words.are_ascii[turns.texts]
+    others = np.bincount(twins[turns.rows[~are_ascii]], minlength=len(twins)) > 0
     read = np.flatnonzero(others[twins] & (np.bincount(twins)[twins] > 1))
     texts: dict[str, int] = {}
     same = numbers.copy()

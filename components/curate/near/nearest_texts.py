@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,7 @@ from components.curate.near.hashed_words import (
     in_order,
     sorted_set,
 )
-from components.curate.near.kept_arrays import KeptArrays
 from components.curate.near.shingles import HashTable
-
-MAX_CHANGED = 0.125
-"""Share of the references; if more are new, each text is compared with all of them."""
 
 FEWEST_SHARED = 3
 """N-grams in common that are an overlap, unless the shorter text has fewer: questions of a dozen
@@ -52,41 +48,6 @@ class Nearest:
     shares: Shares
 
 
-class KeptNearest(NamedTuple):
-    """Where a comparison leaves each text's nearest reference to the next one, by ``name``."""
-
-    arrays: KeptArrays
-    name: str
-
-
-class _Earlier(NamedTuple):
-    """The texts and references of the last comparison; a text's nearest reference, and its share.
-
-    All are digests of two values. The share is 0 if the text has no nearest reference.
-    """
-
-    texts: Hashes
-    references: Hashes
-    nearest: Hashes
-    shares: Shares
-
-    @classmethod
-    def read(cls, kept: KeptNearest | None) -> Self:
-        if kept is None:
-            nothing = np.zeros((0, 2), np.uint64)
-            return cls(nothing, nothing, nothing, np.zeros(0))
-        texts, references, nearest = (
-            kept.arrays.read(f"{kept.name}-{digests}", np.uint64).reshape(-1, 2)
-            for digests in ("texts", "references", "nearest")
-        )
-        shares = kept.arrays.read(f"{kept.name}-shares", np.float64)
-        return cls(texts, references, nearest, shares)
-
-    def write(self, kept: KeptNearest) -> None:
-        for name, values in self._asdict().items():
-            kept.arrays.write(f"{kept.name}-{name}", values.ravel())
-
-
 class Overlaps(NamedTuple):
     """Pairs of a text and a reference with something in common, and how much each shares."""
 
@@ -99,43 +60,17 @@ _NO_OVERLAPS = Overlaps(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0
 
 
 def nearest_by_ngrams(
-    texts: DigestedWords,
-    references: DigestedWords,
-    words: int,
-    pool: Executor,
-    kept: KeptNearest | None = None,
+    texts: WordColumn, references: DigestedWords, words: int, pool: Executor
 ) -> Nearest:
     """Return each text's nearest reference by the share of common n-grams of the shorter text.
 
     An n-gram has ``words`` words. Of equally near references it is the one with the smallest
-    digest; references have different words. ``kept`` has what an earlier comparison left.
+    digest; references have different words.
     """
-    earlier = _Earlier.read(kept)
-    came = np.flatnonzero(~hashed_words.are_among(references.digests, earlier.references))
-    if len(came) > MAX_CHANGED * len(references):
-        earlier, came = _Earlier.read(None), np.arange(len(references))
-    places = hashed_words.places_among(texts.digests, earlier.texts)
-    known = np.flatnonzero(places >= 0)
-    shares = earlier.shares[places[known]]
-    of_known = hashed_words.places_among(earlier.nearest[places[known]], references.digests)
-    left = (shares > 0) & (of_known >= 0)  # the others' nearest reference is gone
-    stays = left | (shares == 0)
-    overlaps = [Overlaps(known[left], of_known[left], shares[left])]
-    known = known[stays]
-    is_new = np.ones(len(texts), np.bool_)
-    is_new[known] = False
-    new = np.flatnonzero(is_new)
     ranks = np.empty(len(references), np.int64)
     ranks[np.lexsort((references.digests[:, 1], references.digests[:, 0]))] = np.arange(len(ranks))
-    for some, among in ((new, np.arange(len(references))), (known, came)):
-        ours, theirs = texts.words.at(some), references.words.at(among)
-        best = _overlaps(ours, theirs, words, ranks[among], pool)
-        overlaps.append(Overlaps(some[best.texts], among[best.references], best.shares))
-    nearest = best_of(_joined(overlaps), len(texts), ranks)
-    if kept is not None:
-        digests = references.digests[nearest.references] if len(references) else texts.digests
-        _Earlier(texts.digests, references.digests, digests, nearest.shares).write(kept)
-    return nearest
+    overlaps = _overlaps(texts, references.words, words, ranks, pool)
+    return best_of(overlaps, len(texts), ranks)
 
 
 def _overlaps(

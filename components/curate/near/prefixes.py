@@ -2,10 +2,13 @@
 
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
+from components.curate.near import candidate_pairs
+from components.curate.near.candidate_pairs import Groups
 from components.curate.near.hashed_words import (
     DigestedWords,
     Hashes,
@@ -23,9 +26,7 @@ from components.curate.near.shingles import (
 
 COMMON = 6  # minimum keys that near-duplicates share: many texts share a single key by chance
 
-SAMPLED = 8
-"""Shingles are counted on one of so many texts, chosen by their words: so the order is the same in
-a night and in a whole comparison, and changes little if a text comes or goes."""
+SAMPLED = 8  # shingles are counted on one of so many texts, chosen by their words
 
 TABLE_BITS = 24
 CLASS_BITS = 4
@@ -36,8 +37,7 @@ Classes = npt.NDArray[np.uint8]
 
 _MARGIN = 1.7
 _MAGNITUDES = np.array([count.bit_length() // 2 for count in range(1 << 16)], np.uint8)
-"""By powers of four: by powers of two, one new text in a hundred gave a sixth of all another prefix
-(of random words, whose shingles are rare), and there were only 3 % fewer pairs to verify."""
+"""By powers of four: by powers of two there were only 3 % fewer pairs to verify."""
 
 _SLACK = 1e-9  # 0.8 * n is a little above the whole number for some n
 
@@ -60,12 +60,12 @@ class ShingleOrder:
         classes = self.classes[hashes >> self.shift].astype(np.uint64)
         return (classes << np.uint64(HASH_BITS)) | hashes
 
-    def shared(self, texts: WordColumn) -> Positions:
-        """Return each text's minimum number of keys shared with any near-duplicate."""
+    def of_texts(self, texts: WordColumn) -> tuple[Positions, Positions]:
+        """Return ``sizes`` of texts, of which shingles may be repeated."""
         counts = np.where(
             texts.sizes >= WIDTH, texts.sizes - (WIDTH - 1), np.minimum(texts.sizes, 1)
         )
-        return self.sizes(counts)[1]
+        return self.sizes(counts)
 
     def sizes(self, counts: Positions) -> tuple[Positions, Positions]:
         """Return the prefix size of texts with ``counts`` shingles, and the minimum shared keys.
@@ -75,6 +75,22 @@ class ShingleOrder:
         needed = np.ceil(self.threshold * counts - _SLACK).astype(np.int64)
         shared = np.minimum(needed, COMMON)
         return counts - needed + shared, shared
+
+
+def group_texts(texts: DigestedWords, threshold: float, pool: Executor) -> Groups:
+    """Group texts by the keys of their prefixes."""
+    order = shingle_order(texts, threshold, pool)
+    sizes, shared = order.of_texts(texts.words)
+    text_bits = max(TEXT_BITS, len(texts).bit_length())
+    entries = np.empty(int(sizes.sum()), np.uint64)  # a text's distinct keys may be fewer
+    count = start = 0
+    choose = partial(choose_prefixes, order=order)
+    for part in in_order(pool, choose, texts.words.chunks()):
+        owners = np.arange(start, start + len(part.sizes), dtype=np.uint64)
+        keyed = (part.keys << np.uint64(text_bits)) | np.repeat(owners, part.sizes)
+        entries[count : count + len(keyed)] = keyed
+        count, start = count + len(keyed), start + len(part.sizes)
+    return candidate_pairs.group_by_key(entries[:count], text_bits, shared)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from components.curate import split
 from components.curate.interaction import read_tools
-from components.curate.near import hashed_words, kept_words
+from components.curate.near import hashed_words, text_words
 from components.curate.near.hashed_words import Hashes, Positions, TextColumn
 from components.curate.split import LABEL_CHARACTERS
 from components.schema import Answer, Json, Message
@@ -147,7 +147,7 @@ class _ListedTurns(NamedTuple):
 
     @property
     def digests(self) -> Hashes:
-        return kept_words.digests_of(self.texts)
+        return text_words.digests_of(self.texts)
 
     def at(self, places: Positions) -> Iterator[TextColumn]:
         yield from hashed_words.taken(self.texts, places)

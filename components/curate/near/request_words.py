@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 
 from components.curate.near import duplicates, hashed_words, shared_text, shingles
-from components.curate.near.comparison_cache import ComparisonCache
 from components.curate.near.hashed_words import (
     IS_SYMBOL,
     DigestedWords,
@@ -18,7 +17,6 @@ from components.curate.near.hashed_words import (
     WordColumn,
     Words,
 )
-from components.curate.near.kept_words import KeptWords
 from components.curate.near.request_columns import RequestColumns, codes_of
 from components.curate.near.shared_text import (
     NOTHING,
@@ -29,6 +27,7 @@ from components.curate.near.shared_text import (
     SharedWords,
     Uses,
 )
+from components.curate.near.text_words import TextWords
 from components.curate.near.word_runs import MANY
 
 WORDS_AT_ONCE = 1 << 20  # words of requests that are held at once
@@ -55,28 +54,25 @@ class RequestWords(NamedTuple):
 
 
 def separate(
-    requests: RequestColumns,
-    kept: ComparisonCache,
-    scratch: Path | None = None,
-    *,
-    with_whole: bool = False,
+    requests: RequestColumns, scratch: Path | None = None, *, with_whole: bool = False
 ) -> RequestWords:
     """Return the requests without text shared by many; order does not matter.
 
-    Their words are in files of the folder ``scratch``, or in memory if it is ``None``. ``kept`` has
-    what earlier comparisons left. Without ``with_whole``, ``whole`` is ``asked``.
+    Their words are in files of the folder ``scratch``, or in memory if it is ``None``.
+    Without ``with_whole``, ``whole`` is ``asked``.
     """
     systems, prompts = codes_of(requests.system)
-    of_prompts = kept.words.add_column(prompts)
-    turns = NumberedTurns.of(requests, kept.words)
+    prompt_words = hashed_words.column_of(prompts, scratch)
+    words, texts = TextWords.of(requests.turns.digests, requests.turns.at, scratch)
+    turns = NumberedTurns.of(requests, texts)
     answers = RightAnswers(turns.texts[turns.bounds[1:] - 1], codes_of(requests.answer_name)[0])
-    shared = shared_text.find_shared(kept.words, turns.kept, answers, kept.arrays, scratch)
+    shared = shared_text.find_shared(words, answers, scratch)
     are_own = turns.places >= np.repeat(_beginnings(turns), np.diff(turns.bounds))
     uses = np.where(are_own, OWN, NOTHING).astype(np.uint8)
-    parts = RequestParts(turns, kept.words.column.at(turns.kept), shared, uses)
+    parts = RequestParts(turns, words, shared, uses)
     written = SpilledWords(scratch)
     rows = np.arange(len(turns.bounds) - 1)
-    sizes = np.bincount(turns.rows, parts.texts.sizes[turns.texts], len(rows)).astype(np.int64)
+    sizes = np.bincount(turns.rows, words.column.sizes[texts], len(rows)).astype(np.int64)
     for block in _blocks(rows, sizes):
         written.add(parts.words_or_whole(block))
     by_users = np.where(turns.are_users, uses, NOTHING).astype(np.uint8)
@@ -87,8 +83,8 @@ def separate(
         all_of_users = np.where(turns.are_users, WHOLE, NOTHING).astype(np.uint8)
         for block in _blocks(rows, sizes):
             written.add(parts.words_of(block, all_of_users))
-    instructions = _instructions(systems, kept.words.column.at(of_prompts), parts, scratch)
-    documents = DigestedWords.of(shared_text.document_words(kept.words, of_prompts, scratch))
+    instructions = _instructions(systems, prompt_words, parts, scratch)
+    documents = DigestedWords.of(shared_text.document_words(prompt_words, scratch))
     column = DigestedWords.of(written.column())
     places = rows.copy()
     places[mixed] = len(rows) + np.arange(len(mixed))
@@ -107,10 +103,9 @@ class NumberedTurns(NamedTuple):
     """The turns of all requests; request i has the turns ``bounds[i]:bounds[i + 1]``.
 
     Turn k is of request ``rows[k]``, its number ``places[k]``; it has the role ``roles[k]`` by
-    number, and a text of the kept number ``kept[texts[k]]``.
+    number, and the text ``texts[k]`` of the different ones.
     """
 
-    kept: Positions
     texts: Positions
     bounds: Positions
     rows: Positions
@@ -119,27 +114,25 @@ class NumberedTurns(NamedTuple):
     places: Positions
 
     @classmethod
-    def of(cls, requests: RequestColumns, words: KeptWords) -> "NumberedTurns":
-        """Number the turns of requests, whose words are kept in ``words``."""
-        numbers = words.add(requests.turns.digests, requests.turns.at)
-        kept, texts = np.unique(numbers, return_inverse=True)
+    def of(cls, requests: RequestColumns, texts: Positions) -> "NumberedTurns":
+        """Number the turns of requests, which have such texts."""
         roles, names = codes_of(requests.roles)
         is_user = np.array([name == "user" for name in names.to_pylist()], np.bool_)
         sizes = requests.turns.sizes
         bounds = hashed_words.bounds_of(sizes)
         rows = np.repeat(np.arange(len(sizes)), sizes)
         places = np.arange(len(texts)) - bounds[rows]
-        return cls(kept, texts, bounds, rows, roles, is_user[roles], places)
+        return cls(texts, bounds, rows, roles, is_user[roles], places)
 
 
 class RequestParts(NamedTuple):
     """What the requests' words are of: turn k's text, of which ``uses[k]`` says which words.
 
-    The text of turn k is ``texts[turns.texts[k]]``.
+    ``words`` are those of the different texts.
     """
 
     turns: NumberedTurns
-    texts: WordColumn
+    words: TextWords
     shared: SharedWords
     uses: Uses
 
@@ -165,7 +158,7 @@ class RequestParts(NamedTuple):
 
     def cut(self, texts: Positions, uses: Uses) -> Words:
         """Return the words of some texts of which ``uses`` are, for each text."""
-        return shared_text.used_words(self.texts, self.shared, texts, uses)
+        return shared_text.used_words(self.words.column, self.shared, texts, uses)
 
 
 def _beginnings(turns: NumberedTurns) -> Positions:
@@ -212,7 +205,7 @@ def _instructions(
     of_turn = np.full(len(turns.texts), -1)
     before = len(prompts)
     for marks, used, use in zip((has_template, is_nothing), texts, (SHARED, WHOLE), strict=True):
-        for block in _blocks(used, parts.texts.sizes):
+        for block in _blocks(used, parts.words.column.sizes):
             pieces.add(parts.cut(block, np.full(len(block), use, np.uint8)))
         of_turn[marks] = before + np.searchsorted(used, turns.texts[marks])
         before += len(used)

@@ -3,14 +3,13 @@
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Self, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from components.curate.near import changed_runs, hashed_words, word_runs
+from components.curate.near import hashed_words, word_runs
 from components.curate.near.hashed_words import (
-    Bytes,
     Hashes,
     Marks,
     Positions,
@@ -20,9 +19,8 @@ from components.curate.near.hashed_words import (
     Words,
     in_order,
 )
-from components.curate.near.kept_arrays import KeptArrays
-from components.curate.near.kept_words import KeptWords
 from components.curate.near.shingles import HashTable, count_marks
+from components.curate.near.text_words import TextWords
 from components.curate.near.word_runs import RUN, CommonRuns
 
 STEADY = 0.5
@@ -36,8 +34,6 @@ DOCUMENT = 2 * RUN
 a time are fewer."""
 
 THREADS = 2
-
-_FIRST_BIT = np.uint8(1 << 7)
 
 
 class RightAnswers(NamedTuple):
@@ -81,28 +77,24 @@ def used_words(column: WordColumn, shared: SharedWords, texts: Positions, uses: 
 
 def own_words(texts: TextColumn) -> WordColumn:
     """Return each text's own words; equal texts count once."""
-    kept = KeptArrays(None, "")
-    words = KeptWords(kept)
-    numbers, places = np.unique(words.add_column(texts), return_inverse=True)
+    words, places = TextWords.of_column(texts)
     nobody = RightAnswers(np.zeros(0, np.int64), np.zeros(0, np.int64))
-    shared = find_shared(words, numbers, nobody, kept)
+    shared = find_shared(words, nobody)
     own = SpilledWords(None)
-    own.add(
-        used_words(words.column.at(numbers), shared, places, np.full(len(places), OWN, np.uint8))
-    )
+    own.add(used_words(words.column, shared, places, np.full(len(places), OWN, np.uint8)))
     return own.column()
 
 
-def document_words(words: KeptWords, numbers: Positions, scratch: Path | None = None) -> WordColumn:
-    """Return the words of system prompts that are of no template: the documents in them.
+def document_words(prompts: WordColumn, scratch: Path | None = None) -> WordColumn:
+    """Return the words of different prompts that are of no template: the documents in them.
 
     The template of a prompt are its runs that at least half as many different prompts share as
     share the most common one: a document may be in many prompts, before each of its questions. A
     prompt with fewer than ``DOCUMENT`` other words, such as a name and a time, has none.
     """
-    prompts, written = words.column.at(numbers), SpilledWords(scratch)
+    written = SpilledWords(scratch)
     with ThreadPoolExecutor(THREADS) as pool:
-        common = word_runs.count_runs(prompts, words.runs.chunks(numbers), pool)
+        common = word_runs.count_runs(prompts, pool)
         cut = partial(_documents, common=common, table=HashTable(common.runs))
         for part in in_order(pool, cut, prompts.chunks()):
             written.add(part)
@@ -124,73 +116,26 @@ def _documents(prompts: WordColumn, common: CommonRuns, table: HashTable) -> Wor
     return Words(words.hashes[are_own], bounds)
 
 
-class _Earlier(NamedTuple):
-    """What the last call left: its texts, those of which it counted the runs, and common runs.
-
-    Text i had the next ``sizes[i]`` words, of which ``have_shared[i]`` if any was shared; ``marks``
-    has a bit for each word.
-    """
-
-    digests: Hashes
-    sizes: Positions
-    have_shared: Marks
-    marks: Bytes
-    counted: Hashes
-    common: CommonRuns
-
-    @classmethod
-    def read(cls, kept: KeptArrays) -> Self:
-        return cls(
-            kept.read("shared-texts", np.uint64).reshape(-1, 2),
-            kept.read("shared-sizes", np.int64),
-            kept.read("shared-have", np.bool_),
-            kept.read("shared-marks", np.uint8),
-            kept.read("shared-counted", np.uint64).reshape(-1, 2),
-            CommonRuns(kept.read("shared-runs", np.uint64), kept.read("shared-counts", np.int64)),
-        )
-
-
 def find_shared(
-    words: KeptWords,
-    numbers: Positions,
-    answers: RightAnswers,
-    kept: KeptArrays,
-    scratch: Path | None = None,
+    words: TextWords, answers: RightAnswers, scratch: Path | None = None
 ) -> SharedWords:
-    """Find the shared words of the kept texts with such numbers; their order does not matter.
+    """Find the shared words of different texts; their order does not matter.
 
-    The marks are in a file of the folder ``scratch``, or in memory if it is ``None``. ``kept`` has
-    what the last call left, so that only texts with runs which more or fewer texts have by now are
-    looked at again.
+    The marks are in a file of the folder ``scratch``, or in memory if it is ``None``.
     """
-    texts, digests = words.column.at(numbers), words.digests[numbers]
-    bounds = hashed_words.bounds_of(texts.sizes)
+    bounds = hashed_words.bounds_of(words.column.sizes)
     are_shared = hashed_words.spilled_zeros(int(bounds[-1]), np.bool_, scratch)
-    counted = _different(words.names[numbers], digests, answers)
-    have_shared = np.zeros(len(texts), np.bool_)
-    earlier = _Earlier.read(kept)
+    have_shared = [np.zeros(0, np.bool_)]
+    counted = _different(words.names, words.digests, answers)
     with ThreadPoolExecutor(THREADS) as pool:
-        changes = changed_runs.find_changes(
-            words, numbers, counted, earlier.counted, earlier.common, pool
-        )
-        if changes is None:
-            bits = words.runs.chunks(numbers[counted])
-            common = word_runs.count_runs(texts.at(counted), bits, pool)
-            stale = np.arange(len(texts))
-        else:
-            common = changes.common
-            are_known = _take_over(earlier, digests, bounds, are_shared, have_shared)
-            stale = np.flatnonzero(~are_known | changes.touched)
+        common = word_runs.count_runs(words.column.at(counted), pool)
         mark = partial(_mark, common=common, table=HashTable(common.runs))
         start = 0
-        for part in in_order(pool, mark, texts.at(stale).chunks()):
-            places = stale[start : start + len(part.sizes)]
-            are_shared[hashed_words.members(bounds[places], part.sizes)] = part.marks
-            have_shared[places] = count_marks(part.marks, hashed_words.bounds_of(part.sizes)) > 0
-            start += len(places)
-    shared = SharedWords(are_shared, bounds, have_shared)
-    _leave(kept, digests, shared, digests[counted], common)
-    return shared
+        for marks, have_some in in_order(pool, mark, words.column.chunks()):
+            are_shared[start : start + len(marks)] = marks
+            have_shared.append(have_some)
+            start += len(marks)
+    return SharedWords(are_shared, bounds, np.concatenate(have_shared))
 
 
 def _different(names: Hashes, digests: Hashes, answers: RightAnswers) -> Positions:
@@ -206,60 +151,18 @@ def _different(names: Hashes, digests: Hashes, answers: RightAnswers) -> Positio
     return np.flatnonzero(kept)
 
 
-def _take_over(
-    earlier: _Earlier, digests: Hashes, bounds: Positions, are_shared: Marks, have_shared: Marks
-) -> Marks:
-    """Fill in the marks of the last call; return which texts it had."""
-    places = hashed_words.places_among(digests, earlier.digests)
-    have_shared[places >= 0] = earlier.have_shared[places[places >= 0]]
-    texts = np.flatnonzero(have_shared)
-    begins, sizes = hashed_words.bounds_of(earlier.sizes), earlier.sizes[places[texts]]
-    for part in hashed_words.slices(hashed_words.bounds_of(sizes), hashed_words.CHUNK_WORDS):
-        theirs = hashed_words.span(begins[places[texts[part]]], sizes[part])
-        are_shared[hashed_words.span(bounds[texts[part]], sizes[part])] = _bits(
-            earlier.marks, theirs
-        )
-    return places >= 0
+def _mark(texts: WordColumn, common: CommonRuns, table: HashTable) -> tuple[Marks, Marks]:
+    """Mark the shared words of a chunk's texts, and the texts that have some.
 
-
-def _bits(packed: Bytes, places: slice | Positions) -> Marks:
-    """Return the bits at some places, as ``packbits`` packs them."""
-    if isinstance(places, slice):
-        first = places.start // 8
-        bits = np.unpackbits(packed[first : places.stop // 8 + 1])
-        return bits[places.start - 8 * first : places.stop - 8 * first].astype(np.bool_)
-    return (packed[places // 8] << (places % 8).astype(np.uint8)) >= _FIRST_BIT
-
-
-def _leave(
-    kept: KeptArrays, digests: Hashes, shared: SharedWords, counted: Hashes, common: CommonRuns
-) -> None:
-    """Leave what the next call starts from."""
-    kept.write("shared-texts", digests.ravel())
-    kept.write("shared-sizes", np.diff(shared.bounds))
-    kept.write("shared-have", shared.have_shared)
-    kept.write("shared-marks", np.packbits(shared.are_shared))
-    kept.write("shared-counted", counted.ravel())
-    kept.write("shared-runs", common.runs)
-    kept.write("shared-counts", common.counts)
-
-
-class _Marked(NamedTuple):
-    """The sizes of a chunk's texts, and the marks of their shared words."""
-
-    sizes: Positions
-    marks: Marks
-
-
-def _mark(texts: WordColumn, common: CommonRuns, table: HashTable) -> _Marked:
-    """Mark the shared words of each text of a chunk; ``table`` has the common runs."""
+    ``table`` has the common runs.
+    """
     words = texts.words()
     counts = _run_counts(words, common, table)
     kept = np.flatnonzero((counts > 0) & (counts >= STEADY * _highest(counts)))
     covered = _covered(kept, len(words.hashes))
     shared = count_marks(covered, words.bounds)
     is_cut = (shared > 0) & (shared >= LEAST * np.diff(words.bounds))
-    return _Marked(texts.sizes, covered & np.repeat(is_cut, np.diff(words.bounds)))
+    return covered & np.repeat(is_cut, np.diff(words.bounds)), is_cut
 
 
 def _run_counts(words: Words, common: CommonRuns, table: HashTable) -> Positions:

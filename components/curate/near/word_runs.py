@@ -1,15 +1,14 @@
-"""Runs of words: their hashes, which texts may have some of them, and how many share each."""
+"""Runs of words: their hashes, and how many texts share each."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from components.curate.near import hashed_words, shingles
+from components.curate.near import shingles
 from components.curate.near.hashed_words import (
     Hashes,
     Marks,
@@ -18,9 +17,7 @@ from components.curate.near.hashed_words import (
     WordColumn,
     Words,
     in_order,
-    sorted_set,
 )
-from components.curate.near.seen_bits import BITS, Bits32, SeenBits
 from components.curate.near.shingles import HASH_BITS, Shingles
 
 RUN = 8
@@ -31,11 +28,8 @@ MANY = 8
 """Texts that must share a run: one request rarely has this many variants differing in more than
 numbers."""
 
-FirstBits = Bits32
-FIRST_BITS = BITS
-"""Of a run's hash, so many are kept: texts with some runs are found without their words."""
-
-BITS_AT_ONCE = 1 << 16
+FirstBits = npt.NDArray[np.uint32]
+FIRST_BITS = 32  # of a run's hash, by which runs are counted
 
 TABLE_BITS = 28
 SPARE_BITS = 1
@@ -52,53 +46,9 @@ def runs_of(words: Words) -> Shingles:
     return shingles.shingle(words, RUN, whole=False)
 
 
-def first_bits(runs: Hashes) -> FirstBits:
-    """Return the bits of runs that are kept."""
+def _first_bits(texts: WordColumn) -> FirstBits:
+    runs = runs_of(texts.words()).hashes
     return (runs >> np.uint64(HASH_BITS - FIRST_BITS)).astype(np.uint32)
-
-
-@dataclass(frozen=True, slots=True)
-class RunBits:
-    """The first bits of texts' runs; text i has ``bits[bounds[i]:bounds[i + 1]]``."""
-
-    bits: FirstBits
-    bounds: Positions
-
-    @classmethod
-    def of(cls, bits: FirstBits, words: Positions) -> "RunBits":
-        """Return the bits of texts with so many words."""
-        return cls(bits, hashed_words.bounds_of(np.maximum(words - (RUN - 1), 0)))
-
-    def chunks(self, texts: Positions) -> Iterator[FirstBits]:
-        """Yield the bits of some texts, in chunks."""
-        begins, sizes = self.bounds[texts], np.diff(self.bounds)[texts]
-        for part in hashed_words.slices(hashed_words.bounds_of(sizes), BITS_AT_ONCE):
-            yield self.bits[hashed_words.members(begins[part], sizes[part])]
-
-    def texts_with(self, runs: Hashes) -> Positions:
-        """Return the texts that may have one of some runs; few others have none."""
-        sought = sorted_set(first_bits(runs))
-        seen = SeenBits(sought)
-        texts = [np.zeros(0, np.int64)]
-        for part in hashed_words.slices(self.bounds, BITS_AT_ONCE):
-            bounds = self.bounds[part.start : part.stop + 1]
-            bits = self.bits[bounds[0] : bounds[-1]]
-            at = seen.places_of(bits)
-            owners = np.searchsorted(bounds - bounds[0], at, "right") - 1
-            # A text that has some has mostly many, of which the first is enough.
-            firsts = starts_of(owners)
-            has_one = np.zeros(len(bounds), np.bool_)
-            has_one[owners[firsts][_are_in(sought, bits[at[firsts]])]] = True
-            others = ~has_one[owners]
-            has_one[owners[others][_are_in(sought, bits[at[others]])]] = True
-            texts.append(part.start + np.flatnonzero(has_one))
-        return np.concatenate(texts)
-
-
-def _are_in(sought: FirstBits, bits: FirstBits) -> Marks:
-    """Mark the bits that are in a sorted set."""
-    places = np.searchsorted(sought, bits)
-    return sought[np.minimum(places, len(sought) - 1)] == bits
 
 
 class CommonRuns(NamedTuple):
@@ -106,29 +56,6 @@ class CommonRuns(NamedTuple):
 
     runs: Hashes
     counts: Positions
-
-    def number_of_texts(self, runs: Hashes) -> Positions:
-        """Return the number of texts per run, of sorted ones; 0 if fewer than ``MANY``."""
-        counts = np.zeros(len(runs), np.int64)
-        at, places = self._find(runs)
-        counts[at] = self.counts[places]
-        return counts
-
-    def _find(self, runs: Hashes) -> tuple[Positions, Positions]:
-        """Return the indices of the runs that it has, of sorted ones, and their places in it."""
-        places = np.searchsorted(self.runs, runs)
-        at = np.flatnonzero(places < len(self.runs))
-        at = at[self.runs[places[at]] == runs[at]]
-        return at, places[at]
-
-    def updated(self, runs: Hashes, counts: Positions) -> "CommonRuns":
-        """Return them with other counts of some runs, which are sorted and different."""
-        left = np.ones(len(self.runs), np.bool_)
-        left[self._find(runs)[1]] = False
-        many = counts >= MANY
-        every = np.concatenate([self.runs[left], runs[many]])
-        order = np.argsort(every, kind="stable")  # of two sorted parts
-        return CommonRuns(every[order], np.concatenate([self.counts[left], counts[many]])[order])
 
 
 class _Counts:
@@ -174,11 +101,11 @@ class _Tally:
         self._runs, self._times = summed([self._runs, runs], [self._times, times])
 
 
-def count_runs(texts: WordColumn, bits: Iterable[FirstBits], pool: Executor) -> CommonRuns:
-    """Count the runs exactly, over different texts; ``bits`` are those of all of their runs."""
+def count_runs(texts: WordColumn, pool: Executor) -> CommonRuns:
+    """Count the runs exactly, over different texts."""
     counts = _Counts(min(TABLE_BITS, int(texts.sizes.sum()).bit_length() + SPARE_BITS))
     waiting: list[FirstBits] = []
-    for number, part in enumerate(bits, 1):
+    for number, part in enumerate(in_order(pool, _first_bits, texts.chunks()), 1):
         waiting.append(part)
         if number % CHUNKS_AT_ONCE == 0:
             counts.add(np.concatenate(waiting))

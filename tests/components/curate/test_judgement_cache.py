@@ -19,8 +19,6 @@ import pytest
 from components.curate import judgement_cache, judgement_columns, kept_files, row_judgement
 from components.curate.curate_workload import CurationTally
 from components.curate.interaction import CandidateRow
-from components.curate.near import comparison_cache
-from components.curate.near.comparison_cache import ComparisonCache
 from components.curate.parsed_rows import PREFIX
 from components.curate.redaction.patterns import Kind
 from components.curate.replay import ReplayError
@@ -262,10 +260,11 @@ def test_whatever_a_judgement_reads_is_in_the_digest_of_its_row(con: Connection,
 
 def parts(folder: Path, *, are_parsed: bool = False) -> list[Path]:
     """Return the files of judgements, or of parsed rows."""
-    paths = sorted(
-        path for path in folder.glob("*/*") if path.parent.name != comparison_cache.FOLDER
-    )
-    return [path for path in paths if path.parent.name.startswith(PREFIX) == are_parsed]
+    return [
+        path
+        for path in sorted(folder.glob("*/*"))
+        if path.parent.name.startswith(PREFIX) == are_parsed
+    ]
 
 
 @pytest.mark.parametrize(
@@ -299,35 +298,6 @@ def test_a_row_that_left_the_log_is_compared_no_more(curated_rows: Curated, tmp_
     con = curated_rows(14)
     con.execute("delete from raw.interactions where payload::varchar like '%\"r1\"%'")
     assert judged_as_whole(con, tmp_path / "kept") == (0, 0)
-
-
-def test_damaged_comparisons_are_made_anew(curated_rows: Curated, tmp_path: Path):
-    con = curated_rows(14)
-    before = curated(con)
-    kept = tmp_path / "kept" / comparison_cache.FOLDER
-    whole = {path.name: path.read_bytes() for path in kept.iterdir()}
-    damageable = [name for name, content in whole.items() if content]
-    assert "kept.json" in damageable
-    for damaged in damageable:
-        for name, content in whole.items():
-            (kept / name).write_bytes(content)
-        (kept / damaged).write_bytes(whole[damaged][:-1] + bytes([whole[damaged][-1] ^ 1]))
-        (kept / "unfinished").write_bytes(whole[damaged])
-        ComparisonCache(kept)
-        assert not [*kept.iterdir()], damaged
-    assert curate(con, tmp_path / "kept").judged == 0
-    assert curated(con) == before
-    assert {name: (kept / name).read_bytes() for name in whole} == whole
-
-
-def test_comparisons_by_other_code_are_made_anew(tmp_path: Path):
-    package = tmp_path / "curate"
-    shutil.copytree(Path(comparison_cache.__file__).parents[1], package)
-    before = comparison_cache.code_digest(package)
-    assert before == comparison_cache.code_digest(package)
-    module = package / "near" / "word_runs.py"
-    module.write_text(module.read_text().replace("RUN = 8", "RUN = 9"))
-    assert comparison_cache.code_digest(package) != before
 
 
 def test_a_row_that_could_not_be_judged_is_tried_again(con: Connection, tmp_path: Path):
@@ -406,9 +376,7 @@ def test_judgements_of_missing_rows_and_by_missing_corrections_are_forgotten(
     curate(con, tmp_path / "kept")
     con.execute("delete from raw.interactions where payload::varchar like '%\"r1\"%'")
     con.execute("delete from raw.feedback")
-    assert (tmp_path / "kept" / comparison_cache.FOLDER).exists()
     assert judgement_cache.forget_missing(con, tmp_path / "kept") == 3
-    assert not (tmp_path / "kept" / comparison_cache.FOLDER).exists()
     kept = [*parts(tmp_path / "kept"), *parts(tmp_path / "kept", are_parsed=True)]
     text = str([pq.read_table(part).to_pylist() for part in kept])
     assert "Rather not." not in text

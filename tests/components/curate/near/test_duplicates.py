@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 
 from components.curate.near import candidate_pairs, duplicates, hashed_words
 from components.curate.near.hashed_words import DigestedWords
-from components.curate.near.kept_arrays import KeptArrays
-from components.curate.near.kept_pairs import KeptNear
 from components.curate.settings import THRESHOLD
 from tests.support.cases import cases
 
@@ -43,14 +41,11 @@ class Clustered(NamedTuple):
 
 
 def cluster(
-    names: str | list[str],
-    texts: Sequence[str],
-    threshold: float = THRESHOLD,
-    kept: KeptNear | None = None,
+    names: str | list[str], texts: Sequence[str], threshold: float = THRESHOLD
 ) -> Clustered:
     ids = [*names]
     words = DigestedWords.of(hashed_words.column_of(pa.array(texts, pa.large_string())))
-    clusters = duplicates.find_clusters(duplicates.by_id(ids), words, threshold, kept)
+    clusters = duplicates.find_clusters(duplicates.by_id(ids), words, threshold)
     pairs = clusters.equal.joined(clusters.near)
     left, right = pairs.left.tolist(), pairs.right.tolist()
     paired = [(ids[first], ids[second]) for first, second in zip(left, right, strict=True)]
@@ -94,51 +89,6 @@ def test_the_order_of_the_texts_changes_nothing(texts: list[str], chance: random
     assert dict(zip(named, clusters.smallest, strict=True)) == dict(
         zip(shuffled, again.smallest, strict=True)
     )
-
-
-@given(st.lists(TEXTS, min_size=2, max_size=4), st.booleans(), st.randoms(use_true_random=False))
-@cases(40)
-def test_what_an_earlier_call_left_changes_nothing(
-    nights: list[list[str]], is_crowded: bool, chance: random.Random
-):
-    kept = KeptNear(KeptArrays(None, ""), "nights")
-    crowd = variants(2 * candidate_pairs.CROWD, 40, 2) if is_crowded else []
-    before: list[str] = []
-    for texts in nights:
-        texts = [*texts, *chance.sample(before, len(before) // 2)]  # others are gone
-        texts += chance.choice([[], crowd, crowd[::2]])
-        ids = chance.sample([f"{place:04d}" for place in range(len(texts))], len(texts))
-        assert cluster(ids, texts, 0.5, kept) == cluster(ids, texts, 0.5)
-        before = texts
-
-
-@pytest.mark.parametrize("threshold", [0.5, pytest.param(0.8, marks=pytest.mark.slow)])
-def test_many_nights_in_a_row_cluster_as_whole_ones(threshold: float):
-    chance = random.Random(0)
-    kept = KeptNear(KeptArrays(None, ""), "nights")
-    words = [f"{first}{second}" for first in "abcdefghij" for second in "klmnop"]
-    bases = [chance.choices(words, k=chance.choice([4, 20, 40])) for _ in range(150)]
-    texts = near_copies(bases, 1500, chance)
-    crowd = variants(candidate_pairs.CROWD + 4, 40, 2)
-    # Crowds that come, grow by a text at a time and go; nights that change nothing; a double.
-    nights = [(9, 0), (9, 0), (0, 0), (9, 46), (3, 50), (3, 52), (3, 54), (0, 54), (3, 51), (3, 50)]
-    for changed, in_crowd in [*nights, (9, 40), (3, 0), (1700, 0), (9, 0), (9, 51)]:
-        chance.shuffle(texts)
-        texts = texts[changed % 100 :] + near_copies(bases, changed, chance)
-        night = [*texts, *crowd[:in_crowd]]
-        ids = chance.sample([f"{place:04d}" for place in range(len(night))], len(night))
-        assert cluster(ids, night, threshold, kept) == cluster(ids, night, threshold)
-
-
-def near_copies(bases: Sequence[list[str]], count: int, chance: random.Random) -> list[str]:
-    """Return texts with other words in some places of one of the bases."""
-    texts: list[str] = []
-    for _ in range(count):
-        copy = [*chance.choice(bases)]
-        for place in chance.choices(range(len(copy)), k=len(copy) // 10):
-            copy[place] = chance.choice(bases)[0]
-        texts.append(" ".join(copy))
-    return texts
 
 
 def test_a_pair_has_its_jaccard_regardless_of_case_and_punctuation():

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import pytest
 
 from components.curate.near import duplicates, near_requests, request_columns, request_words
-from components.curate.near.comparison_cache import ComparisonCache
 from components.curate.near.request_columns import NearRequest
 from components.schema import Answer, Json, Message
 from tests.support import logs
@@ -41,12 +40,11 @@ class Place(NamedTuple):
 def place(
     ids: Sequence[str],
     asked: Sequence[NearRequest],
-    kept: ComparisonCache | None = None,
     scratch: Path | None = None,
 ) -> list[Place]:
-    columns, kept = request_columns.columns_of(asked), kept or ComparisonCache(None)
-    compared = request_words.separate(columns, kept, scratch)
-    groups = near_requests.place(duplicates.by_id(ids), columns, compared, 0.8, kept)
+    columns = request_columns.columns_of(asked)
+    compared = request_words.separate(columns, scratch)
+    groups = near_requests.place(duplicates.by_id(ids), columns, compared, 0.8)
     firsts = ([ids[first] for first in of_group.tolist()] for of_group in groups[:3])
     return [Place(*named) for named in zip(*firsts, strict=True)]
 
@@ -140,15 +138,11 @@ def test_texts_compared_in_files_give_the_same_and_leave_nothing(tmp_path: Path)
     asked += [request(user(shared)), request(user("")), request(user("Größe? 北京"))]
     ids = [f"{number:03d}" for number in range(len(asked))]
     columns = request_columns.columns_of(asked)
-    kept = ComparisonCache(tmp_path / "kept")
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    compared = request_words.separate(columns, kept, scratch)
-    in_memory = request_words.separate(columns, ComparisonCache(None))
+    compared, in_memory = (request_words.separate(columns, where) for where in (tmp_path, None))
     for in_file, other in zip(compared[:3], in_memory[:3], strict=True):
         assert in_file.digests.tolist() == other.digests.tolist()
-    assert place(ids, asked, kept, scratch) == place(ids, asked)
-    assert not [*scratch.iterdir()]
+    assert place(ids, asked, tmp_path) == place(ids, asked)
+    assert not [*tmp_path.iterdir()]
 
 
 def numbered(word: str, count: int = 30) -> str:

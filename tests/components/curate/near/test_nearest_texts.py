@@ -10,25 +10,19 @@ from hypothesis import strategies as st
 
 from components.curate.near import hashed_words, nearest_texts
 from components.curate.near.hashed_words import DigestedWords, WordColumn
-from components.curate.near.kept_arrays import KeptArrays
-from components.curate.near.nearest_texts import KeptNearest, Nearest
+from components.curate.near.nearest_texts import Nearest
 from tests.support.cases import cases
 
 TEXTS = st.lists(st.lists(st.sampled_from("abcd"), max_size=14).map(" ".join), max_size=12)
 
 
-def nearest(
-    texts: Sequence[str],
-    references: Sequence[str],
-    words: int = 3,
-    kept: KeptNearest | None = None,
-) -> Nearest:
+def nearest(texts: Sequence[str], references: Sequence[str], words: int = 3) -> Nearest:
     ours, theirs = (
         DigestedWords.of(hashed_words.column_of(pa.array(written, pa.large_string())))
         for written in (texts, references)
     )
     with ThreadPoolExecutor(2) as pool:
-        return nearest_texts.nearest_by_ngrams(ours, theirs, words, pool, kept)
+        return nearest_texts.nearest_by_ngrams(ours.words, theirs, words, pool)
 
 
 def runs(text: str, words: int) -> set[tuple[str, ...]]:
@@ -54,28 +48,6 @@ def test_the_nearest_text_matches_a_brute_force_comparison(texts: list[str], ref
         assert (shares[reference] == most) if most else reference == -1
 
 
-TEXT = st.lists(st.sampled_from("abc"), min_size=3, max_size=9).map(" ".join)
-
-
-@given(
-    st.lists(TEXT, min_size=12, max_size=16, unique=True),
-    st.lists(st.tuples(st.integers(0, 11), st.lists(TEXT, min_size=4, max_size=8)), max_size=5),
-)
-@cases(60)
-def test_what_an_earlier_comparison_left_changes_nothing(
-    references: list[str], nights: list[tuple[int, list[str]]]
-):
-    kept = KeptNearest(KeptArrays(None, ""), "nearest")
-    for gone, texts in nights:
-        left = references[:gone] + references[gone + 1 :]
-        again, anew = (
-            nearest([*texts, *references], left, 3, kept),
-            nearest([*texts, *references], left),
-        )
-        assert again.references.tolist() == anew.references.tolist()
-        assert again.shares.tolist() == anew.shares.tolist()
-
-
 @pytest.mark.parametrize(("texts", "references"), [(3000, 1500), (1500, 3000)])
 def test_a_phrase_of_many_texts_costs_memory_for_the_nearest_pairs_only(
     texts: int, references: int
@@ -87,7 +59,7 @@ def test_a_phrase_of_many_texts_costs_memory_for_the_nearest_pairs_only(
     tracemalloc.start()
     with ThreadPoolExecutor(2) as pool:
         phrase = nearest_texts.nearest_by_ngrams(
-            digested.at(slice(texts)), digested.at(slice(texts, None)), 8, pool
+            digested.at(slice(texts)).words, digested.at(slice(texts, None)), 8, pool
         )
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -1,7 +1,6 @@
 """Text shared by many requests is ignored at any position."""
 
 import random
-import tracemalloc
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,10 +20,8 @@ from hypothesis import strategies as st
 from components.curate import curate_workload, judgement_columns, kept_files, row_judgement
 from components.curate.judged_rows import JudgedPart, JudgedRows
 from components.curate.near import hashed_words, shared_text
-from components.curate.near.comparison_cache import ComparisonCache
-from components.curate.near.kept_arrays import KeptArrays
-from components.curate.near.kept_words import KeptWords
 from components.curate.near.shared_text import LEAST, STEADY, RightAnswers
+from components.curate.near.text_words import TextWords
 from components.curate.near.word_runs import MANY, RUN
 from components.curate.row_judgement import RowJudgement
 from components.curate.settings import Rules
@@ -134,17 +131,14 @@ def judge_alone(
     ]
 
 
-def compare(
-    judged: Sequence[RowJudgement], rules: Rules = RULES, comparisons: ComparisonCache | None = None
-) -> list[Compared]:
+def compare(judged: Sequence[RowJudgement], rules: Rules = RULES) -> list[Compared]:
     """Compare judged requests with each other."""
     answer_names = {row.interaction_id: row.request.answer_name for row in judged if row.request}
     with TemporaryDirectory() as folder:
         path = kept_files.write(Path(folder), judgement_columns.table_of(judged))
         part = JudgedPart(path, np.ones(len(judged), np.bool_))
         rows = JudgedRows("w", [part], len(judged), 0)
-        comparisons = comparisons or ComparisonCache(None)
-        placed = curate_workload.place(rows, placing.settled(), rules, Path(folder), comparisons)
+        placed = curate_workload.place(rows, placing.settled(), rules, Path(folder))
         cleaned = curate_workload.clean(placed, rules)
     ids = rows.ids.to_pylist()
     return [
@@ -265,96 +259,6 @@ def test_one_more_row_changes_few_verdicts(write: Write, sizes: range):
     assert all(verdicts[None] >= 0.95 * verdicts.total() for verdicts in counts)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "with-variables",
-        pytest.param("examples-as-turns", marks=pytest.mark.slow),
-        pytest.param("several", marks=pytest.mark.slow),
-        pytest.param("no-spaces", marks=pytest.mark.slow),
-    ],
-)
-def test_a_night_compares_as_a_whole_curation_does(name: str, tmp_path: Path):
-    asked = questions(150)
-    asked += [f"{question} {WORDS[n]}" for n, question in enumerate(asked[:40])]
-    random.Random(0).shuffle(asked)
-    judged = judge_alone([WRITTEN[name](n, question) for n, question in enumerate(asked)])
-    # Rows come, go and come back; most nights change few of them, one many, one none.
-    nights = [judged[:150], judged[:158], judged[5:165], judged[5:165], judged[:60], judged[:64]]
-    for night in nights:
-        comparisons = ComparisonCache(tmp_path)
-        assert compare(night, comparisons=comparisons) == compare(night)
-        comparisons.save()
-
-
-ODD = [
-    *("", " ", "?!", "…—…", "😀😀", "\0x\0", "\u00a0", "a\u0301 b", "İi ß SS", "\uff26\uff35", "7"),
-    *("好的请问明天天气怎么样", "1 2 3 4 5 6 7 8 9", "é è ü", "É È Ü", "w " * 200, "<EMAIL_1> is"),
-]
-
-
-def odd_text(chance: random.Random) -> str:
-    own = chance.choices([*WORDS[:5], "12", "ä"], k=chance.choice([0, 1, 2, 6, 7, 8, 9, 30]))
-    opening = chance.choice(["", "", TEMPLATE, OTHERS[0]])
-    return chance.choice([" ".join([opening, *own]), chance.choice(ODD), chance.choice(ODD[:2])])
-
-
-def odd_rules(chance: random.Random, guards: Sequence[str]) -> Rules:
-    overlap: Json = {
-        "words": chance.choice([3, 8]),
-        "share": chance.choice([0.2, 0.5]),
-        "paraphrases": chance.choice([None, None, 0.6]),
-        "guards": [*guards] if chance.random() < 0.3 else [],
-    }
-    near: Json = {"jaccard": chance.choice([0.3, 0.8, 0.8])}
-    shares: dict[str, Json] = {"holdout_share": 0.4, "validation_share": chance.choice([0.0, 0.3])}
-    rules = RULES.model_dump(mode="json") | shares
-    return Rules.model_validate(rules | {"near": near, "overlap": overlap})
-
-
-@given(st.randoms(use_true_random=False))
-@cases(8)
-def test_nights_of_odd_texts_under_other_settings_compare_as_whole_ones(chance: random.Random):
-    texts = [odd_text(chance) for _ in range(30)]
-    roles = (["user"], ["system", "user"], ["user", "assistant", "user"], ["tool", "user"])
-    requests: list[list[Json]] = [
-        [{"role": role, "content": chance.choice(texts)} for role in chance.choice(roles)]
-        for _ in range(90)
-    ]
-    judged = judge_alone(requests)
-    with TemporaryDirectory() as folder:
-        guard = logs.write(Path(folder) / "guard.jsonl", [{"asked": text} for text in texts[::9]])
-        for _ in range(4):
-            night = chance.sample(judged, k=chance.choice([50, 85, 88, 90]))
-            rules = odd_rules(chance, [str(guard)])
-            comparisons = ComparisonCache(Path(folder) / "kept")
-            whole = compare(sorted(night, key=lambda row: row.interaction_id), rules)
-            assert compare(night, rules, comparisons) == whole
-            comparisons.save()
-
-
-def test_few_long_texts_among_many_short_ones_cost_no_more_than_a_whole_count(tmp_path: Path):
-    chance = random.Random(0)
-    words = ["".join(chance.choices("abcdefgh", k=5)) for _ in range(9000)]
-    short = [" ".join(chance.choices(words, k=10)) for _ in range(5000)]
-    every = short + [" ".join(chance.choices(words, k=2000)) for _ in range(400)]
-    night, whole = KeptArrays(tmp_path / "night", ""), KeptArrays(tmp_path / "whole", "")
-    bytes_held(short, night)
-    assert bytes_held(every, night) < 1.2 * bytes_held(every, whole)
-
-
-def bytes_held(texts: Sequence[str], kept: KeptArrays) -> int:
-    """Return how many bytes were held at most to find shared text."""
-    words = KeptWords(kept)
-    numbers = np.sort(words.add_column(pa.array(texts, pa.large_string())))
-    nobody = RightAnswers(np.zeros(0, np.int64), np.zeros(0, np.int64))
-    tracemalloc.start()
-    shared_text.find_shared(words, numbers, nobody, kept)
-    _, most = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    return most
-
-
 def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(tmp_path: Path):
     with (
         small_disk.mounted(tmp_path / "disk", "256k") as scratch,
@@ -377,33 +281,25 @@ def test_what_is_cut_matches_a_count_by_hand(chance: random.Random):
         some.append(str(chance.randrange(9)))
     texts = sorted({" ".join(some) for some in written})
     answers = [chance.randrange(2) for _ in texts]
-    kept = KeptArrays(None, "")
-    for night in (texts[:-4], texts, texts[3:], texts[1::2], texts):
-        its = [answers[texts.index(text)] for text in night]
-        assert marked(night, its, kept) == by_hand(night, its)
+    assert marked(texts, answers) == by_hand(texts, answers)
 
 
-@pytest.mark.parametrize("apart", [7, 8, 9], ids=["none", "one", "two"])
-def test_a_template_is_cut_in_all_its_texts_from_the_night_of_the_eighth(apart: int):
+@pytest.mark.parametrize("count", [7, 8, 9])
+def test_a_template_is_cut_in_all_its_texts_if_there_are_eight(count: int):
     others = questions(200, 20)
     under = [f"{' '.join(WORDS[:20])} {question}" for question in questions(9, 9)]
     under.append(f"{under[0]} 7")  # a text but for a number, which does not count
-    kept = KeptArrays(None, "")
-    for count in (7, apart, 8, 7, 9):
-        night = [*under[:count], *others, under[-1]]
-        answers = [0] * len(night)
-        are_cut = marked(night, answers, kept)
-        assert are_cut == by_hand(night, answers)
-        assert [any(marks) for marks in are_cut[:count]] == [count >= MANY] * count
+    texts = [*under[:count], *others, under[-1]]
+    answers = [0] * len(texts)
+    are_cut = marked(texts, answers)
+    assert are_cut == by_hand(texts, answers)
+    assert [any(marks) for marks in are_cut[:count]] == [count >= MANY] * count
 
 
-def marked(texts: Sequence[str], answers: Sequence[int], kept: KeptArrays) -> list[list[bool]]:
-    words = KeptWords(kept)
-    order = words.add_column(pa.array(texts, pa.large_string()))
-    numbers = np.sort(order)
-    places = np.searchsorted(numbers, order)
+def marked(texts: Sequence[str], answers: Sequence[int]) -> list[list[bool]]:
+    words, places = TextWords.of_column(pa.array(texts, pa.large_string()))
     right = RightAnswers(places, np.array(answers, np.int64))
-    shared = shared_text.find_shared(words, numbers, right, kept)
+    shared = shared_text.find_shared(words, right)
     return [
         shared.are_shared[shared.bounds[place] : shared.bounds[place + 1]].tolist()
         for place in places.tolist()
