@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from components.curate.near import candidate_pairs, prefixes, shingles
+from components.curate.near import candidate_pairs, hashed_words, prefixes, shingles, word_runs
 from components.curate.near.candidate_pairs import CandidatePairs
 from components.curate.near.hashed_words import (
     HAS_DIGIT,
@@ -80,26 +80,49 @@ def _shared_in_clusters(
 ) -> Positions:
     """Count the shingles that pairs share by the product of all texts of a cluster.
 
-    A text has a cluster's number, or -1 if it is in no pair.
+    A text has a cluster's number, or -1 if it is in no pair. Of a shingle that most of a cluster's
+    texts have, the texts that lack it are multiplied: those of a template differ in few.
     """
     if not len(left):
         return np.zeros(0, np.int64)
     texts = np.flatnonzero(clusters >= 0)
-    numbers = np.unique(clusters[texts], return_inverse=True)[1].astype(np.uint64)
+    numbers = np.unique(clusters[texts], return_inverse=True)[1]
     chosen = rows[texts]
-    owners = np.repeat(numbers, np.diff(chosen.indptr))
+    owners = np.repeat(np.arange(len(texts)), np.diff(chosen.indptr))
     # A cluster's shingles are its own columns, so that no other one's texts are multiplied.
-    keys = (owners << np.uint64(HASH_BITS)) | chosen.indices.astype(np.uint64)
+    keys = (numbers[owners].astype(np.uint64) << np.uint64(HASH_BITS)) | chosen.indices.astype(
+        np.uint64
+    )
     order = np.argsort(keys)
-    ordered = keys[order]
-    columns = np.empty(len(keys), np.int64)
-    columns[order] = np.cumsum(np.diff(ordered, prepend=ordered[:1]) != 0)
-    shape = (len(texts), int(columns.max(initial=0)) + 1)
-    counted = sparse.csr_matrix((np.ones(len(columns), np.int32), columns, chosen.indptr), shape)
+    ordered, owners = keys[order], owners[order]
+    starts = word_runs.starts_of(ordered)
+    having = np.diff(starts, append=len(ordered))
+    columns = np.repeat(np.arange(len(starts)), having)
+    sizes = np.bincount(numbers)
+    of_columns = numbers[owners[starts]]
+    are_usual = 2 * having > sizes[of_columns]
+    # A place for each text of the cluster of each usual shingle, in their order.
+    grid = hashed_words.bounds_of(np.where(are_usual, sizes[of_columns], 0))
+    by_cluster = np.argsort(numbers, kind="stable")
+    begins = hashed_words.bounds_of(sizes)
+    ranks = np.empty(len(texts), np.int64)
+    ranks[by_cluster] = np.arange(len(texts)) - begins[numbers[by_cluster]]
+    has_usual = are_usual[columns]
+    are_lacking = np.ones(int(grid[-1]), np.bool_)
+    are_lacking[grid[columns[has_usual]] + ranks[owners[has_usual]]] = False
+    lacking = np.flatnonzero(are_lacking)
+    lacked = np.searchsorted(grid, lacking, "right") - 1
+    lackers = by_cluster[begins[of_columns[lacked]] + lacking - grid[lacked]]
+    at = np.concatenate([owners[~has_usual], lackers])
+    of = np.concatenate([columns[~has_usual], lacked])
+    counted = sparse.csr_matrix((np.ones(len(at), np.int32), (at, of)), (len(texts), len(starts)))
     places = np.empty(len(clusters), np.int64)
     places[texts] = np.arange(len(texts))
-    products = counted @ counted.T
-    return np.asarray(products[places[left], places[right]], np.int64).ravel()
+    first, second = places[left], places[right]
+    products = np.asarray((counted @ counted.T)[first, second], np.int64).ravel()
+    usual = np.bincount(of_columns[are_usual], minlength=len(sizes))[numbers]
+    lacks = np.bincount(lackers, minlength=len(texts))
+    return products + usual[first] - lacks[first] - lacks[second]
 
 
 def _shared(rows: sparse.csr_matrix, left: Positions, right: Positions, start: int) -> Positions:
