@@ -2,5 +2,5 @@
 
 `holdout_task` is the workload's own task, `guards` and `guard_runs` are lm-eval's tasks, `built_in`
 our other tasks, `judge` an LLM judge. `engines` compute answers, on a CPU with
-`models.prefix_cache`.
+`extensions.cpu`.
 """

@@ -1,7 +1,6 @@
 """Base models and the devices they run on.
 
-base loads, quantizes, hashes and converts; cpu_quantization speeds up bitsandbytes on a CPU; device
-describes and chooses hardware; machine counts usable cores and memory; threads measures how many
-are fastest; model_signature signs the folder that is served; prefix_cache computes continuous
-batches on a CPU.
+base loads, quantizes, hashes and converts; device describes and chooses hardware; machine counts
+usable cores and memory; threads measures how many are fastest; model_signature signs the folder
+that is served.
 """

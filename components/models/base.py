@@ -3,6 +3,7 @@
 import shutil
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -73,9 +74,7 @@ def load(
     cuda, compute = torch.cuda.is_available(), compute_dtype(precision, for_training=for_training)
     best = device.best_computing()
     if is_quantized(precision) and (on_host or not cuda):
-        from components.models import cpu_quantization  # noqa: PLC0415 - loads NumPy
-
-        cpu_quantization.install()
+        import_module("components.extensions.cpu.cpu_quantization").install()
     model = AutoModelForCausalLM.from_pretrained(
         path,
         dtype=compute,

@@ -5,6 +5,7 @@ Imported late, since it loads torch.
 
 from collections.abc import Sequence
 from copy import copy
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -30,6 +31,14 @@ LIMITS = LLParserLimits(verbose_errors=False)  # errors of the others may quote 
 
 class ConstraintError(ValueError):
     """Raised when a grammar does not compile with a base's tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConstrainedAnswer:
+    """An answer's tokens with the last one; ``problem`` is why its grammar was not followed."""
+
+    tokens: list[int]
+    problem: str | None = None
 
 
 class Vocabulary:

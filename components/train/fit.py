@@ -28,7 +28,7 @@ from components.store import output_folders
 from components.store.manifest import AdapterManifest
 from components.train import (
     checkpoints,
-    cpu_engine,
+    device_engine,
     peft_model,
     process_group,
     rank_allocation,
@@ -223,7 +223,7 @@ def _make_trainer(
     trainer.epochs = Epochs(examples, recipe)
     trainer.call_token = training_examples.call_token(tokenizer, recipe)
     trainer.objective = recipe.objective
-    engine = cpu_engine.for_device(arguments.device.type)
+    engine = device_engine.for_device(arguments.device.type)
     trainer.layout = batch_layout(recipe, threads=engine.thread_count(adapted) if engine else 1)
     if process_group.is_sharded(adapted) and not can_pack_rows(adapted, recipe.max_length):
         # Equally many forward passes.

@@ -28,7 +28,7 @@ from components.models import base as bases
 from components.models import device
 from components.models.base import ADAPTER
 from components.models.device import Computing
-from components.train import cpu_engine, init_weights, rank_allocation
+from components.train import device_engine, init_weights, rank_allocation
 from components.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def attach_trainable(
     keep_in_fp32(adapted)
     # A plan's model is on meta, and a base that will be sharded is still in the host's memory.
     place = "cuda" if torch.cuda.is_available() else model.device.type
-    if engine := cpu_engine.for_device(place):
+    if engine := device_engine.for_device(place):
         is_mixed = computing.products != "fp32"
         engine.prepare(adapted, caches_head=is_mixed and recipe.fsdp is None)
     return adapted

@@ -14,8 +14,8 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch.utils.data import DataLoader, Dataset  # noqa: TID253 - as above
 from trl.trainer.sft_trainer import SFTTrainer  # noqa: TID253 - as above
 
-from components.train import cpu_engine, objective_losses, packing, process_group
-from components.train.cpu_engine import CpuThreads
+from components.train import device_engine, objective_losses, packing, process_group
+from components.train.device_engine import GradientThreads
 from components.train.micro_batches import (
     ONE_BY_ONE,
     PLAIN_LAYOUT,
@@ -44,7 +44,7 @@ def answer_logits(model: torch.nn.Module, micro_batch: MicroBatch) -> torch.Tens
 
 def _packed_logits(model: torch.nn.Module, micro_batch: MicroBatch) -> torch.Tensor:
     place = micro_batch["input_ids"].device.type
-    engine = cpu_engine.for_device(place)
+    engine = device_engine.for_device(place)
     dtype = getattr(model, "dtype", torch.float32)
     if place == "cuda" and torch.is_autocast_enabled(place):
         dtype = torch.get_autocast_dtype(place)  # else each layer would cast it
@@ -135,7 +135,7 @@ class CompletionTrainer(SFTTrainer):
 
     tokens_seen = 0
     layout = PLAIN_LAYOUT
-    threads: CpuThreads | None = None
+    threads: GradientThreads | None = None
     call_token = 0
     objective: Objective = Sft()
     teacher: "PreTrainedModel | None" = None
@@ -153,7 +153,7 @@ class CompletionTrainer(SFTTrainer):
         """Compute micro-batches in data-parallel threads within the block, where that applies."""
         assert isinstance(self.model, torch.nn.Module)
         try:
-            engine = cpu_engine.for_device(self.args.device.type)
+            engine = device_engine.for_device(self.args.device.type)
             opened = (
                 engine.open_threads(engine.thread_count(self.model)) if engine else nullcontext()
             )

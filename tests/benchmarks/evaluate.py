@@ -32,8 +32,8 @@ import typer
 
 from components.evaluate import lm_eval_tasks
 from components.evaluate.engines.transformers_engine import TransformersAdapter, TransformersEngine
-from components.evaluate.prefix_engine import PrefixReader
 from components.evaluate.settings import EvaluationSettings
+from components.extensions.cpu.prefix_engine import PrefixReader
 from components.models import base
 from components.schema import Progress
 from flows.cli import demo_command

@@ -19,8 +19,8 @@ from components.evaluate.engines.transformers_engine import (
     TransformersAdapter,
     TransformersEngine,
 )
-from components.evaluate.prefix_engine import PrefixReader
 from components.evaluate.settings import EvaluationSettings
+from components.extensions.cpu.prefix_engine import PrefixReader
 from components.schema import Answer
 from tests.cuda import models
 from tests.cuda.models import Shape

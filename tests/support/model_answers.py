@@ -7,7 +7,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from components.evaluate.engines.transformers_engine import CachedHFLM
-from components.evaluate.prefix_engine import PrefixReader
+from components.extensions.cpu.prefix_engine import PrefixReader
 from components.schema import Progress
 
 FP32 = 1e-3

@@ -15,12 +15,11 @@ from lm_eval.models.utils import (  # noqa: TID253 - as above
     postprocess_generated_text,
 )
 
-from components.evaluate import prefix_engine
 from components.evaluate.constraint import AnswerConstraint
-from components.evaluate.engines import adapter_checks, protocol, speed
+from components.evaluate.engines import adapter_checks, prompt_reader, protocol, speed
 from components.evaluate.engines.adapter_checks import AdapterNotAppliedError
 from components.evaluate.engines.padded_batches import likelihoods
-from components.evaluate.prefix_engine import PrefixReader
+from components.evaluate.engines.prompt_reader import PromptReader
 from components.evaluate.settings import EvaluationSettings
 from components.models import constrained
 from components.models.base import attach_adapter, end_tokens, load
@@ -54,7 +53,7 @@ class CachedHFLM(HFLM):
         tokenizer: "PreTrainedTokenizerBase",
         batch_size: int,
         *,
-        reader: PrefixReader | None,
+        reader: PromptReader | None,
         stage: str,
         report: Callable[[Progress], None],
         constraint: AnswerConstraint | None = None,
@@ -231,7 +230,7 @@ class TransformersEngine:
         self.model, self.tokenizer = load(base, settings.precision, for_training=False)
         self.batch_size = settings.batch_size
         self.length = self._window()
-        self.prefixes = prefix_engine.for_device(self.model.device)
+        self.prefixes = prompt_reader.for_device(self.model.device.type)
         self._vocabulary: Vocabulary | None = None
         self._base_logits = adapter_checks.probe_logits(self.model, self.tokenizer)
 
@@ -274,7 +273,7 @@ class TransformersAdapter:
     def __init__(self, engine: TransformersEngine, model: "PreTrainedModel | PeftModel") -> None:
         """Wrap the engine's model; its blocked weights are shared by all tasks."""
         self._engine, self._model = engine, model
-        self._reader = PrefixReader(model) if engine.prefixes else None
+        self._reader = engine.prefixes.reader(model) if engine.prefixes else None
 
     @contextmanager
     def answering(

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias, cast
 import torch  # noqa: TID253 - the engine is a process of its own
 from torch import nn  # noqa: TID253 - as above
 
+from components.extensions.cpu.prefix_cache.weights import Multiply
 from components.extensions.embedded.slot_memory import SlotMemory
-from components.models.prefix_cache.weights import Multiply
 
 Products: TypeAlias = dict[str, Multiply]
 """Products by the name of their first layer."""

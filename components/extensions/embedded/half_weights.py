@@ -9,7 +9,7 @@ from functools import cache
 import torch  # noqa: TID253 - the engine is a process of its own
 from torch.nn import functional  # noqa: TID253 - as above
 
-from components.models.prefix_cache.weights import Multiply
+from components.extensions.cpu.prefix_cache.weights import Multiply
 
 
 @cache

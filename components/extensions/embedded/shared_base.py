@@ -19,13 +19,13 @@ from transformers import DynamicCache  # noqa: TID253 - as above
 from transformers.cache_utils import DynamicLayer  # noqa: TID253 - as above
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS  # noqa: TID253 - as above
 
+from components.extensions.cpu.prefix_cache.weights import Multiply
 from components.extensions.embedded import decoder_layers, half_weights
 from components.extensions.embedded.attached_lora import AttachedLora, GroupShape, attach
 from components.extensions.embedded.lazy_memory import trim_heap
 from components.extensions.embedded.lora_folder import LoraAdapter
 from components.extensions.embedded.slot_memory import PromptPart, SlotMemory, StepLayout
 from components.models import base
-from components.models.prefix_cache.weights import Multiply
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch  # noqa: TID253 - the engine is a process of its own
 from torch.nn.functional import scaled_dot_product_attention  # noqa: TID253 - as above
 
+from components.extensions.cpu.prefix_cache import forward
 from components.extensions.embedded.lazy_memory import lazy_zeros, release
-from components.models.prefix_cache import forward
 
 RAGGED = 0.5
 """Slots are attended to in one product, up to the longest one, unless their tokens fill less than

@@ -21,7 +21,7 @@ from transformers.quantizers.base import get_keys_to_not_convert  # noqa: TID253
 
 from components.models import base as bases
 from components.models.device import Computing, Products, best_computing
-from components.train import cpu_engine, fit, peft_model
+from components.train import device_engine, fit, peft_model
 from components.train.micro_batches import collate
 from components.train.plan import estimate
 from components.train.plan.estimate import Device, ParameterCounts, StepMemory
@@ -247,7 +247,7 @@ def step_memory(
         parameters = replace(parameters, teacher_bytes=size)
     mode = use_fake_tensors(adapted, teacher)
     threads = 1
-    if engine := cpu_engine.for_device(device):
+    if engine := device_engine.for_device(device):
         cached = engine.prepare(adapted, caches_head=computing.products != "fp32")
         unquantized = parameters.unquantized_bytes + cached
         parameters = replace(parameters, unquantized_bytes=unquantized)

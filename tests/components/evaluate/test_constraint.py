@@ -14,8 +14,8 @@ from components.chat import answer_grammar
 from components.evaluate import harness, holdout_task
 from components.evaluate.constraint import AnswerConstraint
 from components.evaluate.engines.transformers_engine import CachedHFLM
-from components.evaluate.prefix_engine import PrefixReader
 from components.evaluate.settings import EvaluationSettings
+from components.extensions.cpu.prefix_engine import PrefixReader
 from components.gate.comparability import incomparable
 from components.models import base, constrained
 from components.schema import Answer, Json

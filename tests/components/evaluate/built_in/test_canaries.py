@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from components import canaries
 from components.evaluate.built_in import memorization
 from components.evaluate.engines.transformers_engine import CachedHFLM
-from components.evaluate.prefix_engine import PrefixReader
+from components.extensions.cpu.prefix_engine import PrefixReader
 from components.models import base as bases
 from components.scorecard import Sample, aggregate
 from components.train import training_examples

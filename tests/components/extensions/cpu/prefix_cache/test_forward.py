@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from components.extensions.cpu.prefix_cache import forward
 from components.models import base
-from components.models.prefix_cache import forward
 
 PRECISIONS = ["fp32", "bf16"]
 

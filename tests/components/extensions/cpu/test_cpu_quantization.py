@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.models import base, cpu_quantization
+from components.extensions.cpu import cpu_quantization
+from components.models import base
 from tests.support import tiny
 
 

@@ -11,13 +11,29 @@ from peft import PeftModel  # noqa: TID253 - as above
 from peft.tuners.adalora.layer import AdaLoraLayer  # noqa: TID253 - as above
 from peft.tuners.lora.layer import LoraLayer  # noqa: TID253 - as above
 
+from components.extensions.cpu import attention
+from components.extensions.cpu.attention import LIKE_LLAMA
 from components.models.base import ADAPTER
 from components.train import process_group
-from components.train.cpu.attention import LIKE_LLAMA
 from components.train.micro_batches import MicroBatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+def prepare(adapted: PeftModel, *, caches_head: bool) -> int:
+    """Replace the layers that there are kernels for, in place.
+
+    With ``caches_head``, cache the output layer's weight in bf16; return the cache's bytes.
+    """
+    attention.use_block_attention(cast("PreTrainedModel", adapted.get_base_model()))
+    use_fused_layers(adapted)
+    return cache_head(adapted) if caches_head else 0
+
+
+def inputs(model: torch.nn.Module, micro_batch: MicroBatch) -> dict[str, Any]:
+    """Return the additional keyword arguments of a prepared model's forward pass."""
+    return attention.forward_kwargs(model, micro_batch)
 
 
 class CpuThreads:

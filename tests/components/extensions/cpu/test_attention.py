@@ -7,9 +7,9 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
+from components.extensions.cpu import attention, kernels
+from components.extensions.cpu.kernels import Norm
 from components.models import base
-from components.train.cpu import attention, kernels
-from components.train.cpu.kernels import Norm
 from components.train.micro_batches import collate
 from components.train.recipe import Orpo
 from components.train.sft_trainer import CompletionTrainer

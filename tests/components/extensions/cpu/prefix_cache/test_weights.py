@@ -7,9 +7,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from components.extensions.cpu.prefix_cache import weights
+from components.extensions.cpu.prefix_cache.weights import Blocked
 from components.models import base
-from components.models.prefix_cache import weights
-from components.models.prefix_cache.weights import Blocked
 
 TOKENS = torch.arange(5, 45).reshape(2, 20)
 

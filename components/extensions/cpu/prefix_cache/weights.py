@@ -16,7 +16,7 @@ from torch import nn  # noqa: TID253 - as above
 from components.models import machine
 
 if TYPE_CHECKING:
-    from components.models.prefix_cache.forward import Model
+    from components.extensions.cpu.prefix_cache.forward import Model
 
 Multiply: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 

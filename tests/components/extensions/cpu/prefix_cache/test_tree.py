@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.models.prefix_cache import forward
+from components.extensions.cpu.prefix_cache import forward
 
 ROWS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), max_size=8)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from components.models import base
-from components.train import cpu_engine, sft_trainer
+from components.train import device_engine, sft_trainer
 from components.train.micro_batches import collate
 from components.train.training_examples import Tokens
 from tests.support.training_rows import taught
@@ -15,8 +15,8 @@ from tests.support.training_rows import taught
 
 @pytest.mark.parametrize("device", ["cuda", "gpu", "meta", "mps"])
 def test_only_the_cpu_has_an_engine(device: str) -> None:
-    assert cpu_engine.for_device(device) is None
-    assert cpu_engine.for_device("cpu") is not None
+    assert device_engine.for_device(device) is None
+    assert device_engine.for_device("cpu") is not None
 
 
 def test_a_model_on_another_device_is_called_without_the_engine(model: Path) -> None:

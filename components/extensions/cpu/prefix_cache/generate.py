@@ -14,14 +14,14 @@ import numpy as np
 import torch  # noqa: TID253 - this module is itself imported late
 from transformers.cache_utils import Cache, DynamicLayer  # noqa: TID253 - as above
 
+from components.extensions.cpu.prefix_cache import forward
+from components.extensions.cpu.prefix_cache.forward import Ints, KeysAndValues, Tree
 from components.models import constrained
-from components.models.constrained import Matcher, Vocabulary
-from components.models.prefix_cache import forward
-from components.models.prefix_cache.forward import Ints, KeysAndValues, Tree
+from components.models.constrained import ConstrainedAnswer, Matcher, Vocabulary
 from components.models.prefix_tree import Row, scored_row
 
 if TYPE_CHECKING:
-    from components.models.prefix_cache.forward import Model, Reading
+    from components.extensions.cpu.prefix_cache.forward import Model, Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +112,6 @@ class GenerationLimits:
     def end(self, tokens: Sequence[int]) -> bool:
         """Return whether an answer ends with its last token."""
         return len(tokens) >= self.most or self.is_over(tokens)
-
-
-@dataclass(frozen=True, slots=True)
-class ConstrainedAnswer:
-    """An answer's tokens with the last one; ``problem`` is why its grammar was not followed."""
-
-    tokens: list[int]
-    problem: str | None = None
 
 
 class Slots:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.train.cpu import kernels
+from components.extensions.cpu import kernels
 from components.train.micro_batches import BatchLayout, collate
 from components.train.sft_trainer import CompletionTrainer
 from components.train.training_examples import Tokens

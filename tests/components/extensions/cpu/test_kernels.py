@@ -6,8 +6,8 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
+from components.extensions.cpu import kernels
 from components.models import base
-from components.train.cpu import kernels
 from tests.support import tiny
 
 

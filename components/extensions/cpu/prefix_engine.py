@@ -1,30 +1,28 @@
-"""Choose the prefix cache for answers on a CPU; on CUDA lm-eval's own model computes them.
+"""Answers on a CPU from a prefix cache; on CUDA lm-eval's own model computes them.
 
-Only this module and the embedded engine (``components.extensions.embedded``) import
-``components.models.prefix_cache``. Imported late, since it loads torch.
+Imported late, since it loads torch.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TypeAlias
 
-import torch  # noqa: TID253 - this module is itself imported late
-
-from components.models.constrained import Vocabulary
-from components.models.prefix_cache import forward
-from components.models.prefix_cache.generate import (
-    ConstrainedAnswer,
+from components.extensions.cpu.prefix_cache import forward
+from components.extensions.cpu.prefix_cache.generate import (
     ConstrainedRow,
     GenerationLimits,
     greedy,
     likelihoods,
 )
-from components.models.prefix_cache.weights import Blocked
+from components.extensions.cpu.prefix_cache.weights import Blocked
+from components.models.constrained import ConstrainedAnswer, Vocabulary
 from components.models.threads import Threads
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
+
+    from components.evaluate.engines.prompt_reader import PromptReader
 
     Model: TypeAlias = PreTrainedModel | PeftModel
 
@@ -49,7 +47,11 @@ class PrefixEngine:
         """Compute with the number of threads that is fastest now."""
         return self._threads.chosen()
 
-    def fits(self, reader: "PrefixReader") -> bool:
+    def reader(self, model: "Model") -> "PrefixReader":
+        """Return what reads prompts with this model."""
+        return PrefixReader(model)
+
+    def fits(self, reader: "PromptReader") -> bool:
         """Return whether the base computes the same on a tree as on rows; tested once."""
         if self._fits is None:
             self._fits = reader.fits()
@@ -100,8 +102,3 @@ class PrefixReader:
         room = batch_size * TOKENS_AT_ONCE
         with self._blocks:
             return likelihoods(self.model, requests, window=window, room=room, report=report)
-
-
-def for_device(device: torch.device) -> PrefixEngine | None:
-    """Return the engine for a base on this device; ``None`` unless it is a CPU."""
-    return PrefixEngine() if device.type == "cpu" else None

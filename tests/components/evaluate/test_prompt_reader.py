@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from components.evaluate import prefix_engine
+from components.evaluate.engines import prompt_reader
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "meta"])
 def test_only_a_cpu_reads_prompts_as_a_tree(device: str) -> None:
-    assert prefix_engine.for_device(torch.device(device)) is None
-    assert prefix_engine.for_device(torch.device("cpu")) is not None
+    assert prompt_reader.for_device(torch.device(device).type) is None
+    assert prompt_reader.for_device("cpu") is not None
