@@ -35,6 +35,8 @@ MeasuredSide: TypeAlias = Literal["holdout", "validation"]
 
 PRODUCTION = "production"  # the model whose answers are in the logs, where they could be scored
 
+BASE, CHALLENGER, CHAMPION = "base", "challenger", "champion"  # what is measured of a turn
+
 FEW_SHOT = "few-shot"  # the base with few-shot examples in its prompt
 
 NORMAL_97_5 = 1.959963984540054  # the 97.5 % point of the normal distribution

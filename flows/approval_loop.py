@@ -18,6 +18,7 @@ from prefect.runtime import flow_run
 from prefect.states import Scheduled
 from pydantic import Field, ValidationError
 
+from components.dataset import freeze_snapshot
 from components.dataset.freeze_snapshot import folder_name
 from components.decide import blame, chain, decision_log, record_answer, statement, validity
 from components.decide.approvers import ApprovalRules, Approver
@@ -41,9 +42,7 @@ from flows import (
     evidence_reports,
     prefect_api,
     releases,
-    review,
     settings,
-    snapshots,
     trials,
 )
 from flows.approver_keys import SecretError
@@ -96,7 +95,7 @@ def require_holdout(evidence: Evidence) -> None:
     root, subject = settings.load().snapshots, evidence.subject
     if not (root / folder_name(subject.workload)).exists():
         return
-    newest = snapshots.newest_snapshot(root, subject.workload)
+    newest = freeze_snapshot.newest_snapshot(root, subject.workload)
     now = SnapshotManifest.read(newest).holdout_version
     if now != subject.holdout_version:
         raise StaleEvidenceError(
@@ -331,7 +330,7 @@ def audit_text(home: Settings, evidence: Evidence) -> str:
     folder = home.snapshots / folder_name(evidence.subject.workload) / evidence.subject.snapshot
     if not output_folders.fetch(folder):
         return ""
-    audited = review.reference_audit(home, evidence.subject.workload, folder)
+    audited = evidence_reports.reference_audit(home, evidence.subject.workload, folder)
     sentences = reference_errors.claim_sentences(audited, evidence.judgement.target)
     brief = (evidence.folder / evidence_folder.BRIEF).read_text()
     if not audited.answered or all(sentence in brief for sentence in sentences):

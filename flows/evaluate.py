@@ -19,7 +19,15 @@ from components.evaluate.judge.comparisons import JudgeError
 from components.evaluate.judge.settings import JudgeSettings
 from components.register import registry, tracking
 from components.register.registry import Version
-from components.scorecard import BASELINES, FEW_SHOT, HOLDOUT, PRODUCTION
+from components.scorecard import (
+    BASE,
+    BASELINES,
+    CHALLENGER,
+    CHAMPION,
+    FEW_SHOT,
+    HOLDOUT,
+    PRODUCTION,
+)
 from components.scorecard import read as read_scorecard
 from components.store import manifest, output_folders
 from components.store.manifest import ScorecardManifest, SnapshotManifest
@@ -34,9 +42,6 @@ from flows.workload_file import Workload
 
 class UnmeasuredError(ValueError):
     """The gate is to judge by what is not measured."""
-
-
-BASE, CHALLENGER, CHAMPION = "base", "challenger", "champion"
 
 
 @flow(flow_run_name=run_name)

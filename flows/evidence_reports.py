@@ -9,7 +9,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.context import TaskRunContext
 
 from components import costs
-from components.dataset import snapshot_figures
+from components.dataset import held_references, snapshot_figures
 from components.dataset.dataset_card import NAME as CARD
 from components.dataset.freeze_snapshot import folder_name
 from components.decide import decision_log
@@ -17,17 +17,19 @@ from components.evaluate.harness import ScorecardFolders
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Policy
+from components.gate.reference_errors import ReferenceAudit
 from components.gate.report import baseline_comparison, brief, production_costs
 from components.gate.report import write_report as report
 from components.gate.report.score_charts import Past
 from components.gate.report.words import Case, Costs
 from components.gate.report.write_report import REPORT
 from components.register import tracking
-from components.scorecard import HOLDOUT, PRODUCTION, Scorecard
+from components.review import audit
+from components.scorecard import BASE, CHALLENGER, CHAMPION, HOLDOUT, PRODUCTION, Scorecard
 from components.scorecard import read as read_scorecard
 from components.store import output_folders, warehouse
 from components.store.manifest import AdapterManifest, EvidenceManifest, ScorecardManifest
-from flows import approvals, evaluate, settings
+from flows import approvals, settings
 from flows.settings import Settings
 from flows.workload_file import Workload
 
@@ -41,7 +43,7 @@ def compute_costs(
     opponent: str,
 ) -> Costs:
     """Compute the costs of production, challenger, opponent and base."""
-    names = {evaluate.CHAMPION: opponent}
+    names = {CHAMPION: opponent}
     speeds = {
         names.get(role, role): ScorecardManifest.read(tasks[HOLDOUT]).speed
         for role, tasks in cards.items()
@@ -54,16 +56,16 @@ def compute_costs(
     bill = costs.bill(
         workload.cost,
         production=used,
-        challenger=speeds[evaluate.CHALLENGER],
+        challenger=speeds[CHALLENGER],
         training=AdapterManifest.read(adapter).training_work,
     )
     prices = {name: costs.answering(workload.cost, speed) for name, speed in speeds.items()}
-    return Costs(bill, prices | {PRODUCTION: bill.production}, used, speeds[evaluate.CHALLENGER])
+    return Costs(bill, prices | {PRODUCTION: bill.production}, used, speeds[CHALLENGER])
 
 
 def other_scorecards(cards: ScorecardFolders, *, base: bool) -> dict[str, Scorecard]:
     """Read the holdout scorecards of other models than the two compared; ``base``: its, too."""
-    shown_already = {evaluate.CHALLENGER, evaluate.CHAMPION, *([] if base else [evaluate.BASE])}
+    shown_already = {CHALLENGER, CHAMPION, *([] if base else [BASE])}
     return {
         role: read_scorecard(tasks[HOLDOUT])
         for role, tasks in cards.items()
@@ -192,3 +194,19 @@ def data_card(evidence: Evidence) -> str:
     folder = settings.load().snapshots / folder_name(evidence.subject.workload)
     path = folder / evidence.subject.snapshot / CARD
     return path.read_text() if path.exists() else ""
+
+
+def reference_audit(home: Settings, workload: str, snapshot: Path) -> ReferenceAudit:
+    """Count a snapshot's held-out references, and what an audit of the workload's found by now."""
+    held = held_references.read(home.tables, snapshot)
+    with warehouse.connect(home.tables) as con:
+        drawn = audit.drawn(con, workload)
+    return ReferenceAudit(
+        references=len(held),
+        unvouched=sum(not row.is_vouched for row in held),
+        drawn=len(drawn),
+        answered=sum(row.verdict is not None for row in drawn),
+        wrong=sum(row.verdict == "wrong" for row in drawn),
+        batches=max((row.batch for row in drawn), default=0),
+        auditors=tuple(sorted({row.auditor for row in drawn if row.auditor})),
+    )

@@ -13,9 +13,8 @@ from components.collect.load_file import Loaded
 from components.collect.record_batches import RecordOrigin
 from components.collect.source import Defaults, ParsedRecord, SourceRow
 from components.collect.sources import feedback
-from components.dataset import held_references
+from components.dataset import freeze_snapshot, held_references
 from components.dataset.held_references import HeldReference
-from components.gate.reference_errors import ReferenceAudit
 from components.review import audit, label_files, pick
 from components.review.label_files import Labelled
 from components.review.pick import Reason, Reviewable, ReviewQuestion
@@ -60,7 +59,7 @@ def audit_questions(
     without a snapshot.
     """
     name = workload.workload
-    snapshot = snapshots.newest_snapshot(home.snapshots, name)
+    snapshot = freeze_snapshot.newest_snapshot(home.snapshots, name)
     held = {row.example_id: row for row in held_references.read(home.tables, snapshot)}
     version = SnapshotManifest.read(snapshot).holdout_version
     candidates = [
@@ -102,22 +101,6 @@ def _audit_question(
         flags=[],
     )
     return ReviewQuestion(about, (Reason(0.0, "drawn at random: is this held-out answer right?"),))
-
-
-def reference_audit(home: Settings, workload: str, snapshot: Path) -> ReferenceAudit:
-    """Count a snapshot's held-out references, and what an audit of the workload's found by now."""
-    held = held_references.read(home.tables, snapshot)
-    with warehouse.connect(home.tables) as con:
-        drawn = audit.drawn(con, workload)
-    return ReferenceAudit(
-        references=len(held),
-        unvouched=sum(not row.is_vouched for row in held),
-        drawn=len(drawn),
-        answered=sum(row.verdict is not None for row in drawn),
-        wrong=sum(row.verdict == "wrong" for row in drawn),
-        batches=max((row.batch for row in drawn), default=0),
-        auditors=tuple(sorted({row.auditor for row in drawn if row.auditor})),
-    )
 
 
 def _note_audited(

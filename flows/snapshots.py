@@ -26,33 +26,6 @@ from components.store.working_copy import StaleCopyError, WorkingCopy
 from flows.settings import Settings, code_version
 from flows.workload_file import Workload
 
-
-def find_snapshot(root: Path, name: str) -> Path:
-    """Find a snapshot by its folder or a key prefix; ``LookupError`` unless it is the only one."""
-    if output_folders.fetch(Path(name)):
-        return Path(name)
-    snapshots = [
-        path
-        for workload in output_folders.names(root)
-        for path in output_folders.find(root / workload, name)
-    ]
-    if len(snapshots) != 1:
-        names = ", ".join(str(path) for path in snapshots) or "none"
-        raise LookupError(f"looking up snapshot {name}: expected one, found {names} in {root}")
-    return snapshots[0]
-
-
-def newest_snapshot(root: Path, workload_id: str) -> Path:
-    """Find the snapshot of a workload that was frozen last; ``LookupError`` if it has none."""
-    snapshots = output_folders.find(root / folder_name(workload_id))
-    if not snapshots:
-        raise LookupError(
-            f"workload {workload_id} has no snapshot in {root} yet; `flywheel curate FILE` or a "
-            "turn makes one"
-        )
-    return max(snapshots, key=lambda path: SnapshotManifest.read(path).age)
-
-
 LEAD = 0.1  # a holdout that can't show a lead this large is too small to judge most challengers
 
 ATTEMPTS = 3  # erasures and retention are rare: three during curations are a mistake

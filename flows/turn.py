@@ -28,7 +28,15 @@ from components.gate.report.words import Case
 from components.monitor import turn_starts
 from components.monitor.turn_starts import Cause, TurnStart
 from components.register import registry
-from components.scorecard import HOLDOUT, DamagedScorecardError, Scorecard, scores_digest
+from components.scorecard import (
+    BASE,
+    CHALLENGER,
+    CHAMPION,
+    HOLDOUT,
+    DamagedScorecardError,
+    Scorecard,
+    scores_digest,
+)
 from components.scorecard import read as read_scorecard
 from components.store import ledger, manifest, output_folders, warehouse
 from components.store.ledger import Holdout, HoldoutUse
@@ -41,7 +49,6 @@ from flows import (
     flow_runs,
     preregistration,
     releases,
-    review,
     search,
     settings,
     train,
@@ -368,11 +375,11 @@ def assemble_evidence(
             f"judging {adapter.name} of {workload.workload}: another version became champion after "
             "the models were measured; run the turn again, which measures that one"
         )
-    ours, base = (_read_scorecards(cards[role]) for role in (evaluate.CHALLENGER, evaluate.BASE))
+    ours, base = (_read_scorecards(cards[role]) for role in (CHALLENGER, BASE))
     asked = holdout_task.times_asked(snapshot.path)
     ours = {**ours, HOLDOUT: replace(ours[HOLDOUT], asked=asked)}
-    theirs = _read_scorecards(cards[evaluate.CHAMPION]) if champion else base
-    anchor = Anchor(evaluate.BASE, base) if champion else None
+    theirs = _read_scorecards(cards[CHAMPION]) if champion else base
+    anchor = Anchor(BASE, base) if champion else None
     challenger, opponent = ours[HOLDOUT], theirs[HOLDOUT]
     subject = EvidenceSubject(
         workload=workload.workload,
@@ -380,7 +387,7 @@ def assemble_evidence(
         holdout_version=snapshot.holdout_version,
         base=challenger.base,
         adapter=adapter.name,
-        opponent=champion.number if champion else evaluate.BASE,
+        opponent=champion.number if champion else BASE,
         challenger_scorecard=challenger.key,
         opponent_scorecard=opponent.key,
         guard_scorecards=tuple(
@@ -412,7 +419,8 @@ def assemble_evidence(
         references=[
             *snapshot_figures.own_reference_sentences(home.tables, snapshot.path),
             *reference_errors.claim_sentences(
-                review.reference_audit(home, workload.workload, snapshot.path), judgement.target
+                evidence_reports.reference_audit(home, workload.workload, snapshot.path),
+                judgement.target,
             ),
         ],
         turns=evidence_reports.earlier_turns(home, workload.workload, judgement.metric),

@@ -18,6 +18,7 @@ from components.dataset.snapshot_figures import SIDES, Snapshot
 from components.schema import Config, Json, Paraphrases
 from components.store import manifest, output_folders, warehouse
 from components.store.arrow import ArrowBatch
+from components.store.manifest import SnapshotManifest
 from components.store.warehouse import Connection
 
 
@@ -255,6 +256,32 @@ def folder_name(workload_id: str) -> str:
     """Return a workload's folder name, escaped: no slash, no leading dot."""
     name = quote(workload_id, safe="")
     return "%2E" + name[1:] if name.startswith(".") else name
+
+
+def find_snapshot(root: Path, name: str) -> Path:
+    """Find a snapshot by its folder or a key prefix; ``LookupError`` unless it is the only one."""
+    if output_folders.fetch(Path(name)):
+        return Path(name)
+    snapshots = [
+        path
+        for workload in output_folders.names(root)
+        for path in output_folders.find(root / workload, name)
+    ]
+    if len(snapshots) != 1:
+        names = ", ".join(str(path) for path in snapshots) or "none"
+        raise LookupError(f"looking up snapshot {name}: expected one, found {names} in {root}")
+    return snapshots[0]
+
+
+def newest_snapshot(root: Path, workload_id: str) -> Path:
+    """Find the snapshot of a workload that was frozen last; ``LookupError`` if it has none."""
+    snapshots = output_folders.find(root / folder_name(workload_id))
+    if not snapshots:
+        raise LookupError(
+            f"workload {workload_id} has no snapshot in {root} yet; `flywheel curate FILE` or a "
+            "turn makes one"
+        )
+    return max(snapshots, key=lambda path: SnapshotManifest.read(path).age)
 
 
 def _counts(con: Connection, workload_id: str) -> dict[str, int]:

@@ -94,11 +94,12 @@ def diff(
 
     root = settings.load().snapshots
     with errors.status("comparing"), _existing_or_empty() as con:
-        from components.dataset import snapshot_figures
-        from flows import snapshots
+        from components.dataset import freeze_snapshot, snapshot_figures
 
         difference = snapshot_figures.compare(
-            con, snapshots.find_snapshot(root, earlier), snapshots.find_snapshot(root, later)
+            con,
+            freeze_snapshot.find_snapshot(root, earlier),
+            freeze_snapshot.find_snapshot(root, later),
         )
     if as_json:
         typer.echo(json.dumps(asdict(difference), indent=2, default=Manifest.as_recorded))

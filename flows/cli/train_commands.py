@@ -67,13 +67,13 @@ def train(
 
 
 def _find_snapshot(workload: "Workload", key: str | None) -> Path:
-    from flows import snapshots
+    from components.dataset import freeze_snapshot
 
     root = settings.load().snapshots
     folder = (
-        snapshots.find_snapshot(root, key)
+        freeze_snapshot.find_snapshot(root, key)
         if key
-        else snapshots.newest_snapshot(root, workload.workload)
+        else freeze_snapshot.newest_snapshot(root, workload.workload)
     )
     print_line(f"snapshot  {folder}")
     return folder

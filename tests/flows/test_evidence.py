@@ -103,8 +103,8 @@ def test_evidence_is_not_kept_when_an_erasure_deletes_its_scorecards_while_it_is
     body = {"snapshot": frozen.key, costs.TRAINING: asdict(Work(7200.0, "core", 2))}
     manifest.write(adapter, kind="adapter", now=NOW, body=body)
     cards: ScorecardFolders = {
-        evaluate.CHALLENGER: written(home / "cards" / "c", measured(340, 344)),
-        evaluate.BASE: written(home / "cards" / "b", measured(100, 344)),
+        scorecard.CHALLENGER: written(home / "cards" / "c", measured(340, 344)),
+        scorecard.BASE: written(home / "cards" / "b", measured(100, 344)),
     }
     asked = workload(home, Policy(abstention_margin=None))
     turn.preregister.fn(asked, frozen)
@@ -113,7 +113,7 @@ def test_evidence_is_not_kept_when_an_erasure_deletes_its_scorecards_while_it_is
     def erases() -> None:
         while not [*evidence.glob("*/*")]:
             time.sleep(0.01)
-        output_folders.remove(cards[evaluate.CHALLENGER][HOLDOUT])
+        output_folders.remove(cards[scorecard.CHALLENGER][HOLDOUT])
 
     erasing = threading.Thread(target=erases)
     erasing.start()
@@ -131,9 +131,9 @@ def test_a_turn_seals_first_anchors_each_guard_and_judges_a_changed_policy_as_a_
     adapter.mkdir(parents=True)
     manifest.write(adapter, kind="adapter", now=NOW, body=body)
     cards: ScorecardFolders = {
-        evaluate.CHALLENGER: written(home / "cards" / "c", measured(340, 344)),
-        evaluate.CHAMPION: written(home / "cards" / "a0", measured(300, 340)),
-        evaluate.BASE: written(home / "cards" / "b", measured(100, 380)),
+        scorecard.CHALLENGER: written(home / "cards" / "c", measured(340, 344)),
+        scorecard.CHAMPION: written(home / "cards" / "a0", measured(300, 340)),
+        scorecard.BASE: written(home / "cards" / "b", measured(100, 380)),
     }
 
     def assemble(policy: Policy) -> Evidence:
@@ -170,11 +170,11 @@ def test_a_challenger_is_not_judged_by_the_scores_of_an_earlier_champion(home: P
     adapter.mkdir(parents=True)
     manifest.write(adapter, kind="adapter", now=NOW, body={"snapshot": frozen.key})
     cards: ScorecardFolders = {
-        evaluate.CHALLENGER: written(home / "cards" / "c", measured(340, 344)),
-        evaluate.BASE: written(home / "cards" / "b", measured(100, 380)),
+        scorecard.CHALLENGER: written(home / "cards" / "c", measured(340, 344)),
+        scorecard.BASE: written(home / "cards" / "b", measured(100, 380)),
     }
     with_champion = cards | {
-        evaluate.CHAMPION: written(home / "cards" / "a0", measured(300, 340)),
+        scorecard.CHAMPION: written(home / "cards" / "a0", measured(300, 340)),
     }
     approved = replace(CHAMPION, number="4", adapter="a2")
     for at_hand in (cards, with_champion):
@@ -193,7 +193,7 @@ def test_models_are_scored_again_if_another_version_became_champion_meanwhile(
     champion, scored = ["a0"], list[str]()
 
     def scorecards(*_: object) -> ScorecardFolders:
-        return {evaluate.CHAMPION: {HOLDOUT: home / "cards" / champion[0]}}
+        return {scorecard.CHAMPION: {HOLDOUT: home / "cards" / champion[0]}}
 
     def score(*_: object) -> None:
         scored.append(champion[0])
@@ -204,7 +204,7 @@ def test_models_are_scored_again_if_another_version_became_champion_meanwhile(
     monkeypatch.setattr(evaluate, "run_evaluation", score)
     asked, file = workload(home, POLICY), home / "jobs" / "cards.json"
     assert evaluate.score(asked, home / "s1", home / "a1", file) == {
-        evaluate.CHAMPION: {HOLDOUT: str(home / "cards" / "a2")}
+        scorecard.CHAMPION: {HOLDOUT: str(home / "cards" / "a2")}
     }
     assert scored == ["a0", "a2"]
     cards, approved = evaluate.cards_in(file), replace(CHAMPION, number="4", adapter="a2")
@@ -241,7 +241,7 @@ def test_the_bets_on_an_adapter_continue_when_its_turn_is_on_a_grown_holdout(hom
         frozen = snapshot(home, f"s{1 + number}", len(ours.samples))
         cards = {
             role: kept_card(f"{role}{number}", measured)
-            for role, measured in ((evaluate.CHALLENGER, ours), (evaluate.BASE, theirs))
+            for role, measured in ((scorecard.CHALLENGER, ours), (scorecard.BASE, theirs))
         }
         turn.preregister.fn(asked, frozen)
         found = turn.find_adapter(asked, frozen.path, "a")
@@ -321,7 +321,9 @@ def test_scores_that_somebody_had_measured_of_something_else_are_not_the_challen
     manifest.write(frozen, kind="snapshot", now=NOW, body=body)
     own: dict[str, Json] = {"task": "holdout_support", "holdout_version": "v1"}
     cards: ScorecardFolders = {
-        evaluate.CHALLENGER: written(home / "cards" / adapter, measured(340, 344), own | conditions)
+        scorecard.CHALLENGER: written(
+            home / "cards" / adapter, measured(340, 344), own | conditions
+        )
     }
     assert evaluate.are_of(cards, "support", frozen, Path("a1")) == are_its
 

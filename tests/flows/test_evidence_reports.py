@@ -12,9 +12,9 @@ from components import costs, scorecard
 from components.costs import Prices, Work
 from components.dataset import snapshot_figures
 from components.schema import Answer
-from components.scorecard import HOLDOUT
+from components.scorecard import BASE, CHALLENGER, HOLDOUT
 from components.store import manifest
-from flows import evaluate, evidence_reports
+from flows import evidence_reports
 from flows.settings import Settings
 from flows.workload_file import Workload
 from tests.support import gate_cases, tiny
@@ -35,7 +35,7 @@ def measured(tmp_path: Path) -> tuple[Settings, Path, Path, dict[str, dict[str, 
     made_from = {"snapshot": "s1", costs.TRAINING: asdict(Work(7200.0, "core", 2))}
     manifest.write(adapter, kind="adapter", now=NOW, body=made_from)
     cards: dict[str, dict[str, Path]] = {}
-    for role, card in zip((evaluate.CHALLENGER, evaluate.BASE), pair(4, 2, 20, 10), strict=True):
+    for role, card in zip((CHALLENGER, BASE), pair(4, 2, 20, 10), strict=True):
         cards[role] = {HOLDOUT: tmp_path / role}
         body = {"base": "b1", "adapter": None, "task": HOLDOUT, "conditions": {}}
         measured = {costs.SPEED: asdict(gate_cases.SPEED)}
@@ -73,5 +73,5 @@ def test_the_base_is_shown_too_unless_it_is_the_opponent(
     measured: tuple[Settings, Path, Path, dict[str, dict[str, Path]]],
 ) -> None:
     *_, cards = measured
-    assert [*evidence_reports.other_scorecards(cards, base=True)] == [evaluate.BASE]
+    assert [*evidence_reports.other_scorecards(cards, base=True)] == [BASE]
     assert evidence_reports.other_scorecards(cards, base=False) == {}

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.curate.settings import Balance, Overlap, Replay, Rules
+from components.dataset import freeze_snapshot
 from components.dataset.freeze_snapshot import EmptySideError
 from components.dataset.snapshot_figures import Snapshot
 from components.evaluate import holdout_task
@@ -138,7 +139,7 @@ def test_a_kill_after_a_snapshot_is_finished_leaves_its_sides_settled(
     )
     command = [sys.executable, "-c", KILLED, str(home.home), str(file)]
     assert subprocess.run(command, check=False).returncode == -9
-    assert snapshots.newest_snapshot(home.snapshots, "weather")
+    assert freeze_snapshot.newest_snapshot(home.snapshots, "weather")
     with warehouses.connect(home.warehouse) as con:
         settled = con.execute("select distinct side from curated.sides order by side").fetchall()
         assert settled == [("holdout",), ("train",)]

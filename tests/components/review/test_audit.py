@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from components.dataset import held_references
+from components.dataset import freeze_snapshot, held_references
 from components.gate.evidence_folder import Evidence
 from components.review import audit
 from components.schema import Json
-from flows import approval_loop, review, settings, snapshots, workload_file
+from flows import approval_loop, evidence_reports, settings, snapshots, workload_file
 from flows.cli import review_commands
 from flows.workload_file import Workload
 from tests.support import gate_cases, logs, warehouses
@@ -115,8 +115,8 @@ def test_answers_are_counted_and_what_is_left_out_counts_as_wrong(home: Path) ->
     answer(home, lines[4:5], verdict="bad")
     answer(home, lines[5:6], correction="Take none, it is dry there all the year.")
     answer(home, lines[:1], verdict="bad")  # the first answer stays
-    snapshot = snapshots.newest_snapshot(settings.load().snapshots, "weather")
-    audited = review.reference_audit(settings.load(), "weather", snapshot)
+    snapshot = freeze_snapshot.newest_snapshot(settings.load().snapshots, "weather")
+    audited = evidence_reports.reference_audit(settings.load(), "weather", snapshot)
     assert (audited.drawn, audited.answered, audited.wrong) == (8, 6, 2)
     assert (audited.faults, audited.auditors) == (4, ("ann",))
 
@@ -152,12 +152,12 @@ def test_a_reference_that_was_repaired_after_it_was_drawn_counts_as_wrong(home: 
         line["interaction_id"] for line in lines[1:]
     ]
     answer(home, left, verdict="good")
-    audited = review.reference_audit(settings.load(), "weather", folder)
+    audited = evidence_reports.reference_audit(settings.load(), "weather", folder)
     assert (audited.drawn, audited.answered, audited.faults) == (8, 7, 1)
 
 
 def test_the_form_has_what_an_audit_found_since_the_brief_was_written(home: Path) -> None:
-    snapshot = snapshots.newest_snapshot(settings.load().snapshots, "weather")
+    snapshot = freeze_snapshot.newest_snapshot(settings.load().snapshots, "weather")
     case = gate_cases.clear()
     subject = replace(case.subject, workload="weather", snapshot=snapshot.name)
     (home / "brief.md").write_text("Nobody has audited it.")

@@ -1,6 +1,6 @@
-"""Evaluation's tiny base and adapters, and training's base."""
+"""Evaluation's tiny base and adapters; training's base and thread count."""
 
 from tests.components.evaluate.conftest import adapters, tiny_base
-from tests.components.train.conftest import model
+from tests.components.train.conftest import model, threads
 
-__all__ = ["adapters", "model", "tiny_base"]
+__all__ = ["adapters", "model", "threads", "tiny_base"]
