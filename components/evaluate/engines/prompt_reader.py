@@ -15,7 +15,7 @@ MODULES = {"cpu": "components.extensions.cpu.prefix_engine"}
 """What has a ``PrefixEngine`` for a type of device."""
 
 
-class PromptReader(Protocol):
+class TreeReader(Protocol):
     """A model that reads prompts as a tree."""
 
     def fits(self) -> bool:
@@ -54,11 +54,11 @@ class PromptEngine(Protocol):
         """Compute with the number of threads that is fastest now."""
         ...
 
-    def reader(self, model: "PreTrainedModel | PeftModel") -> PromptReader:
+    def reader(self, model: "PreTrainedModel | PeftModel") -> TreeReader:
         """Return what reads prompts with this model."""
         ...
 
-    def fits(self, reader: PromptReader) -> bool:
+    def fits(self, reader: TreeReader) -> bool:
         """Return whether the base computes the same on a tree as on rows; tested once."""
         ...
 

@@ -19,7 +19,7 @@ from components.evaluate.constraint import AnswerConstraint
 from components.evaluate.engines import adapter_checks, prompt_reader, protocol, speed
 from components.evaluate.engines.adapter_checks import AdapterNotAppliedError
 from components.evaluate.engines.padded_batches import likelihoods
-from components.evaluate.engines.prompt_reader import PromptReader
+from components.evaluate.engines.prompt_reader import TreeReader
 from components.evaluate.settings import EvaluationSettings
 from components.models import constrained
 from components.models.base import attach_adapter, end_tokens, load
@@ -53,7 +53,7 @@ class CachedHFLM(HFLM):
         tokenizer: "PreTrainedTokenizerBase",
         batch_size: int,
         *,
-        reader: PromptReader | None,
+        reader: TreeReader | None,
         stage: str,
         report: Callable[[Progress], None],
         constraint: AnswerConstraint | None = None,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-    from components.evaluate.engines.prompt_reader import PromptReader
+    from components.evaluate.engines.prompt_reader import TreeReader
 
     Model: TypeAlias = PreTrainedModel | PeftModel
 
@@ -51,7 +51,7 @@ class PrefixEngine:
         """Return what reads prompts with this model."""
         return PrefixReader(model)
 
-    def fits(self, reader: "PromptReader") -> bool:
+    def fits(self, reader: "TreeReader") -> bool:
         """Return whether the base computes the same on a tree as on rows; tested once."""
         if self._fits is None:
             self._fits = reader.fits()
