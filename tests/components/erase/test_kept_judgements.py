@@ -7,7 +7,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from components.curate import curate_workload, judgement_cache
+from components.curate import curate_workload
+from components.curate.redaction import clean_exchanges
 from components.erase.subject import Subject
 from flows.erasing import erase
 from flows.settings import Settings
@@ -45,7 +46,7 @@ def test_an_erasure_deletes_the_kept_judgements_of_its_rows_only(judged: House, 
 
 def test_a_search_finds_what_was_kept(judged: House, eraser: Eraser):
     paths = judged.settings.judgements.rglob("*.parquet")
-    of_rows = [path for path in paths if not path.parent.name.startswith(judgement_cache.OF_TEXTS)]
+    of_rows = [path for path in paths if not path.parent.name.startswith(clean_exchanges.PREFIX)]
     before = {path: path.read_bytes() for path in of_rows}
     assert len(before) == 2
     eraser(judged.settings, Subject(BOB))
