@@ -241,7 +241,7 @@ def _overlapped(
     without_guards = overlap.model_copy(update={"guards": ()})
     return {
         *decontamination.decontaminate(
-            placed.asked._replace(kept=None), np.array(tested), np.array(displaced), without_guards
+            placed.asked, np.array(tested), np.array(displaced), without_guards
         )
     }
 
