@@ -30,6 +30,9 @@ MAX_TRIES = 5
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 """Seconds before the second try, doubled each time, unless the endpoint sends ``Retry-After``."""
 
+LEAST_WAIT = 0.05
+"""As above, where it sends 0: else all tries are over before another question's answer arrives."""
+
 LONGEST_REPLY = 16  # tokens; a verdict is one word
 
 LONGEST_THOUGHT = 4096  # tokens, with the reply, of a model that thinks before it
@@ -109,7 +112,8 @@ class JudgeEndpoint:
                     break
                 if response.status_code == TOO_MANY and self._answered > answered:
                     tries, answered = 0, self._answered
-                wait = _retry_after(response, FIRST_WAIT * 2**tries)
+                asked = _retry_after(response)
+                wait = FIRST_WAIT * 2**tries if asked is None else max(asked, LEAST_WAIT * 2**tries)
             tries += 1
             if tries < MAX_TRIES:
                 time.sleep(min(wait, LONGEST_WAIT))
@@ -156,11 +160,11 @@ def _error(response: httpx.Response) -> Mapping[str, Json]:
             return {}
 
 
-def _retry_after(response: httpx.Response, default: float) -> float:
+def _retry_after(response: httpx.Response) -> float | None:
     try:
-        return max(0.0, float(response.headers["Retry-After"]))
+        return float(response.headers["Retry-After"])
     except (KeyError, ValueError):
-        return default
+        return None
 
 
 def _completion_text(response: httpx.Response) -> str | None:
