@@ -141,7 +141,7 @@ def state_of(links: Iterable[Link]) -> ReleaseState:
     """Derive a workload's champions from its links, in the order of the chain; pure.
 
     A promotion counts if somebody approved its evidence before, a rollback if it leads to a version
-    that became champion so.
+    that became champion so. An erasure always counts, and leads to such a version or to none.
     """
     evidence = set[str]()
     champion: str | None = None
@@ -168,7 +168,7 @@ def state_of(links: Iterable[Link]) -> ReleaseState:
         if change.kind == "rollback" and change.champion_before is not None:
             left.add(change.champion_before)
         if change.moves_champion:
-            champion = change.version or None
+            champion = change.version if pair in approved else None
     return ReleaseState(champion, frozenset(approved), before, frozenset(left), tuple(counted))
 
 

@@ -83,6 +83,7 @@ def test_previous_skips_versions_that_may_not_serve() -> None:
         pytest.param(["+1", "-2"], "12", "1", id="rolled-back-to-what-never-was-champion"),
         pytest.param(["+1", "+2", "/1"], "12", "1", id="erased"),
         pytest.param(["+1", "/"], "1", None, id="erased-and-nothing-before"),
+        pytest.param(["+1", "+2", "/3"], "123", None, id="erased-to-what-never-was-champion"),
     ],
 )
 def test_the_champion_follows_from_the_changes_that_were_approved(
