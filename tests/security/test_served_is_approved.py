@@ -230,7 +230,7 @@ ATTACKS: list[tuple[Callable[[Served], None], str]] = [
     (taken_away, "`champion` of tools is on no version, but .* is version 2"),
     (moved_previous, "`previous` of tools stands on version 3, which was never approved"),
     (changed_weights, "version 2 of tools .*Hash mismatch for 'artifacts/ada2/adapter_model"),
-    (changed_code, "version 2 of tools .*Hash mismatch for 'chat_model.py'"),
+    (changed_code, "version 2 of tools .*Hash mismatch for \\\\?'chat_model.py"),
     (added_bytecode, "version 2 of tools .*Extra files .*chat_model.cpython"),
     (removed_signature, "version 2 of tools .*its signature was removed"),
     (files_of_another, "version 2 of tools .*they are not those of decision"),

@@ -269,13 +269,13 @@ KILLED = """
     from pathlib import Path
     from components.erase import certificate, delete, tables
     from components.erase.subject import Subject
-    from components.store import manifest
+    from components.store import output_folders
     from flows.erasing import erase
     from flows.settings import Settings
     from tests.support import logs
 
     module, name = {"clear": (delete, "clear_files"), "rewrite": (tables, "rewrite_file"),
-                    "remove": (manifest, "remove"), "write": (certificate, "write")}[sys.argv[2]]
+                    "remove": (output_folders, "remove"), "write": (certificate, "write")}[sys.argv[2]]
     setattr(module, name, lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL))
     asked = erase.ErasureRequest(Subject(sys.argv[3]), False, {})
     erase.erase(Settings(Path(sys.argv[1]), 1, 2), asked, now=lambda: logs.NOW, report=print)
@@ -285,10 +285,10 @@ KILLED = """
 @pytest.mark.parametrize(
     "step",
     [
-        pytest.param("clear", id="before-any-file", marks=pytest.mark.slow),
+        pytest.param("clear", id="before-any-file"),
         pytest.param("remove", id="between-files"),
-        pytest.param("rewrite", id="before-the-bytes", marks=pytest.mark.slow),
-        pytest.param("write", id="before-the-certificate", marks=pytest.mark.slow),
+        pytest.param("rewrite", id="before-the-bytes"),
+        pytest.param("write", id="before-the-certificate"),
     ],
 )
 @pytest.mark.slow
