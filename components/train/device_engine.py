@@ -1,6 +1,6 @@
 """The port to kernels for one kind of device; elsewhere all layers are PyTorch's and PEFT's.
 
-An extension has those for a CPU. Without this module's four calls CPU trainings take longer.
+An extension has those for a CPU; without it, trainings there only take longer.
 """
 
 from collections.abc import Callable, Sequence
