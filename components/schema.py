@@ -4,7 +4,7 @@ import json
 from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias, cast, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -12,6 +12,10 @@ from pydantic_core import from_json
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 """Any JSON value, as ``json.loads`` returns it."""
+
+Precision: TypeAlias = Literal["nf4", "fp4", "bf16", "fp32"]
+"""The type of a base's weights. ``nf4`` is QLoRA's 4-bit NormalFloat, ``fp4`` its 4-bit float; both
+also quantize their constants (double quantization)."""
 
 LEAST_DAYS = 7  # that outputs stay before a prune: for as long a training may go on
 

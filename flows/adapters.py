@@ -20,7 +20,8 @@ from components.store import ledger, manifest, output_folders, warehouse
 from components.store.manifest import AdapterManifest
 from flows import lookup, releases
 from flows.settings import Settings
-from flows.workload_file import Workload, original_base
+from flows.turn_workloads import original_base
+from flows.workload_file import Workload
 
 
 def finish_adapter(

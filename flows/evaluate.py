@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from prefect import flow, task
 
-from components.evaluate import harness, metrics, score_conditions
+from components.evaluate import harness, score_conditions, task_metrics
 from components.evaluate import holdout_task as holdouts
 from components.evaluate.built_in import task_registry
 from components.evaluate.engines import protocol
@@ -31,7 +31,7 @@ from components.scorecard import (
 from components.scorecard import read as read_scorecard
 from components.store import manifest, output_folders
 from components.store.manifest import ScorecardManifest, SnapshotManifest
-from flows import settings, validation, workload_file
+from flows import settings, turn_workloads, validation
 from flows.flow_runs import run_name
 from flows.jobs import runner
 from flows.jobs.job_specs import EvaluateSpec
@@ -52,11 +52,11 @@ def evaluate(
 
     Where the scorecards are is returned, and written to the file ``cards``, if one is named.
     """
-    workload, home = workload_file.workload_of_run(config), settings.load()
-    frozen = workload_file.path_within(home.snapshots, snapshot, "snapshot")
-    trained = workload_file.path_within(home.adapters / workload.workload, adapter, "adapter")
+    workload, home = turn_workloads.workload_of_run(config), settings.load()
+    frozen = turn_workloads.path_within(home.snapshots, snapshot, "snapshot")
+    trained = turn_workloads.path_within(home.adapters / workload.workload, adapter, "adapter")
     job = evaluation_job_folder(trained)
-    file = workload_file.path_within(job, cards, "file of scorecards") if cards else None
+    file = turn_workloads.path_within(job, cards, "file of scorecards") if cards else None
     return score(workload, frozen, trained, file)
 
 
@@ -145,7 +145,7 @@ def check_tasks(workload: Workload) -> None:
 def require_measured(workload: Workload, snapshot: Path) -> None:
     """Refuse to train for a target or task that this snapshot doesn't measure."""
     answers = holdouts.answer_space_of(snapshot, workload.evaluate.kind)
-    kind, measured = answers.kind, score_conditions.metric_names(workload.evaluate, answers)
+    kind, measured = answers.kind, task_metrics.metric_names(workload.evaluate, answers)
     if mistakes := workload.gate.unmeasured(measured):
         raise UnmeasuredError(
             f"judging {workload.workload}: its answers are {kind.replace('_', ' ')}: "
@@ -177,7 +177,7 @@ def partial_target(workload: Workload, snapshot: Path) -> str | None:
     The gate requires that it is measured on all requests, and that more is better.
     """
     policy, kind = workload.gate, holdouts.answer_space_of(snapshot, workload.evaluate.kind).kind
-    metric = metrics.KIND_METRICS[kind].get(policy.metric) if policy.task == HOLDOUT else None
+    metric = task_metrics.KIND_METRICS[kind].get(policy.metric) if policy.task == HOLDOUT else None
     if metric is None:
         return None
     if not metric.higher_is_better:
@@ -188,7 +188,7 @@ def partial_target(workload: Workload, snapshot: Path) -> str | None:
         return None
     whole = ", ".join(
         name
-        for name, other in metrics.KIND_METRICS[kind].items()
+        for name, other in task_metrics.KIND_METRICS[kind].items()
         if other.higher_is_better and holdouts.count_measured(snapshot, kind, name, HOLDOUT) == rows
     )
     return (

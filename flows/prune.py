@@ -7,7 +7,7 @@ from prefect import flow
 from prefect.logging import get_run_logger
 
 from components.extensions.machines import object_store
-from flows import settings, workload_file
+from flows import settings, turn_workloads
 from flows.erasing import prune_outputs
 from flows.erasing.prune_outputs import PruneBusyError
 from flows.flow_runs import run_name
@@ -19,7 +19,7 @@ def prune(config: str) -> str:
 
     The next run does it where a turn of the workload, a backup or an erasure is under way.
     """
-    workload = workload_file.workload_of_run(config)
+    workload = turn_workloads.workload_of_run(config)
     summary = prune_workload(workload.workload, workload.prune_days)
     get_run_logger().info(summary)
     return summary

@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from pydantic import TypeAdapter
 
 from components.evaluate import holdout_task as holdouts
-from components.evaluate import metrics
+from components.evaluate import task_metrics
 from components.models import base
 from components.register import tracking
 from components.scorecard import HOLDOUT, VALIDATION
@@ -170,7 +170,7 @@ def choose_measure(workload: Workload, snapshot: Path) -> SearchMetric:
     """
     assert workload.search is not None
     policy, kind = workload.gate, holdouts.answer_space_of(snapshot, workload.evaluate.kind).kind
-    target = metrics.KIND_METRICS[kind].get(policy.metric) if policy.task == HOLDOUT else None
+    target = task_metrics.KIND_METRICS[kind].get(policy.metric) if policy.task == HOLDOUT else None
     rows = holdouts.count_measured(snapshot, kind, policy.metric, VALIDATION) if target else 0
     return schedule.choose_metric(
         policy.metric if target else None,

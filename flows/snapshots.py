@@ -17,7 +17,8 @@ from components.dataset import freeze_snapshot
 from components.dataset.freeze_snapshot import NOT_SAMPLED, folder_name
 from components.dataset.snapshot_figures import Snapshot
 from components.evaluate import holdout_task, score_conditions
-from components.evaluate.metrics import KIND_METRICS, Kind
+from components.evaluate.settings import Kind
+from components.evaluate.task_metrics import KIND_METRICS
 from components.gate import power, significance
 from components.scorecard import HOLDOUT
 from components.store import ledger, output_folders, working_copy

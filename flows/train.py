@@ -30,7 +30,7 @@ from components.train import checkpoints, recipe, training_curve
 from components.train.checkpoints import StopCondition, TrainingProgress
 from components.train.search import run
 from components.train.search.run import TrialOrder, TrialOutcome
-from flows import adapters, approvals, settings, validation, workload_file
+from flows import adapters, approvals, settings, turn_workloads, validation
 from flows.flow_runs import run_name
 from flows.jobs import runner, shared_job
 from flows.jobs.job_specs import TrainSpec
@@ -145,12 +145,12 @@ def train(config: str, snapshot: str, order: str = "", adapter: str = "") -> str
         ForeignPathError: A path is not of this home.
         AdapterChangedError: The adapter would be another one.
     """
-    workload, home = workload_file.workload_of_run(config), settings.load()
+    workload, home = turn_workloads.workload_of_run(config), settings.load()
     return learn(
         workload,
-        workload_file.path_within(home.snapshots, snapshot, "snapshot"),
-        workload_file.path_within(home.jobs, order, "order") if order else None,
-        workload_file.path_within(home.adapters, adapter, "adapter") if adapter else None,
+        turn_workloads.path_within(home.snapshots, snapshot, "snapshot"),
+        turn_workloads.path_within(home.jobs, order, "order") if order else None,
+        turn_workloads.path_within(home.adapters, adapter, "adapter") if adapter else None,
     )
 
 
@@ -250,7 +250,7 @@ def carry_out(
 def local_base(workload: Workload, named: Path) -> Path:
     """Return where this machine has a base of the workload that the turn's machine names."""
     bases = [workload.base, *(tried.base for tried in workload.candidates())]
-    return {workload_file.original_base(path): path for path in bases}.get(named, named)
+    return {turn_workloads.original_base(path): path for path in bases}.get(named, named)
 
 
 def fetch_outcomes(search: Path) -> None:

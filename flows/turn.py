@@ -52,8 +52,8 @@ from flows import (
     search,
     settings,
     train,
+    turn_workloads,
     validation,
-    workload_file,
 )
 from flows.approval_loop import recorded_outcome
 from flows.collect import collect
@@ -167,8 +167,8 @@ def turn(config: str, start: str | None = None, by: str = "", adapter: str = "")
         by: Your name, where a person starts it.
         adapter: The key of an adapter, or its beginning, to judge again instead of training one.
     """
-    begun = workload_file.under_way(settings.load().turns, str(flow_run.id))
-    workload = workload_file.read(begun) if begun else workload_file.workload_of_run(config)
+    begun = turn_workloads.under_way(settings.load().turns, str(flow_run.id))
+    workload = turn_workloads.read(begun) if begun else turn_workloads.workload_of_run(config)
     return carry_on(workload, start, by, adapter, is_frozen=begun is not None)
 
 
@@ -187,9 +187,9 @@ def carry_on(
     evaluate.check_tasks(workload)
     folder = settings.load().turns / workload.workload / str(flow_run.id)
     if not is_frozen:
-        workload_file.begin(folder, workload)
-    config = str(folder / workload_file.NAME)
-    workload_file.share(settings.load(), folder, workload)
+        turn_workloads.begin(folder, workload)
+    config = str(folder / turn_workloads.NAME)
+    turn_workloads.share(settings.load(), folder, workload)
     stages = Stages(folder)
     with stages.during("collect"):
         stages.note(collect(config))
@@ -209,7 +209,7 @@ def carry_on(
         finish_turn(workload.workload, folder, stages, TurnResult("held"), [])
         return "held"
     parameters = {
-        "config": settings.load().portable(folder / workload_file.NAME),
+        "config": settings.load().portable(folder / turn_workloads.NAME),
         "snapshot": settings.load().portable(snapshot.path),
     }
     with stages.during("train", training_folder(workload, snapshot.path)):
@@ -223,7 +223,7 @@ def carry_on(
         cards, reused = evaluate_models(workload, snapshot.path, parameters, adapter)
         stages.note(f"holdout version {snapshot.holdout_version}", reused=reused)
     with stages.during("gate"):
-        reference = workload_file.reference(folder)
+        reference = turn_workloads.reference(folder)
         turned = conclude_turn(workload, snapshot, adapter, cards, reference, starter)
         stages.note(ENDINGS.get(turned.ending, turned.ending))
     outputs = [adapter, *evaluate.all_folders(cards)]  # curate has noted its snapshot
@@ -329,7 +329,7 @@ def conclude_turn(
         return TurnResult(evidence.judgement.outcome, str(evidence.folder))
     if starter:
         note_starter(evidence, starter)
-    now = workload_file.in_force(settings.load(), workload)
+    now = turn_workloads.in_force(settings.load(), workload)
     decision = recorded_outcome(evidence.digest, now.approve.rules())
     is_used_up = decision and champions.used_up(workload.workload, evidence.digest)
     if decision and (decision.decision == "reject" or is_used_up):
@@ -342,7 +342,7 @@ def conclude_turn(
 def preregister(workload: Workload, snapshot: Snapshot) -> None:
     """Seal the policy before anything is measured on a new holdout, and the rules for deciding."""
     preregistration.seal_policy(workload.gate, _digest_holdout(workload, snapshot))
-    now = workload_file.in_force(settings.load(), workload)
+    now = turn_workloads.in_force(settings.load(), workload)
     preregistration.seal_rules(workload.workload, now.approve.rules())
 
 
@@ -505,7 +505,7 @@ def finish_turn(
         "promotion": turned.promotion,
         "stages": stages.as_json(),
     }
-    workload_file.withhold(settings.load(), folder)
+    turn_workloads.withhold(settings.load(), folder)
     manifest.write(folder, kind="turn", now=now, body=body)
     with warehouse.connect(settings.load().tables) as con:
         for output in [*outputs, *([Path(turned.evidence)] if turned.evidence else []), folder]:

@@ -1,10 +1,6 @@
 """The workload file: its record and its reader."""
 
-import hashlib
-import json
 import re
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -15,26 +11,20 @@ from components.collect.source import Input
 from components.costs import Prices
 from components.curate.settings import Rules
 from components.decide.approvers import Approving
-from components.evaluate import guards, score_conditions
-from components.evaluate.engines.protocol import vllm_objections
+from components.evaluate import guards, task_metrics
+from components.evaluate.engines.vllm_limits import vllm_objections
 from components.evaluate.judge import settings as judging
 from components.evaluate.settings import EvaluationSettings, GuardTask
-from components.extensions.machines import shared_bases
-from components.gate import evidence_folder
-from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Policy
 from components.monitor.settings import Trigger
 from components.schema import LEAST_DAYS, WORKLOAD_ID, Config, kind_of, parse_yaml
 from components.serve.rollout_settings import RolloutSettings
-from components.store import manifest, output_folders
 from components.train.recipe import Recipe, Worker
 from components.train.search import candidates
 from components.train.search.candidates import SearchCandidate
 from components.train.search.settings import SearchSettings
 from components.validation_messages import every_mistake
-from flows import home_workloads, settings, source_entries
-from flows.home_workloads import WorkloadFileError
-from flows.settings import Settings
+from flows import home_workloads, source_entries
 from flows.source_entries import Sources, Traffic, in_the_file
 
 CRON_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))  # of each field of a cron line
@@ -226,12 +216,12 @@ class Workload(Config):
         evaluated = info.data.get("evaluate")
         if not isinstance(evaluated, EvaluationSettings):
             return policy
-        measured = score_conditions.metric_names(evaluated)
+        measured = task_metrics.metric_names(evaluated)
         # A judge may be shown alone: whether it is evidence is not known beforehand.
         guarded = [task for task in measured if task != judging.JUDGE_TASK]
         mistakes = [*policy.unmeasured(measured), *policy.unguarded(guarded)]
         if info.context is not None:  # documents of a frozen record may be gone by now
-            counts = score_conditions.document_counts(evaluated, policy.min_documents)
+            counts = task_metrics.document_counts(evaluated, policy.min_documents)
             mistakes += policy.undersized(counts)
         if mistakes:
             raise ValueError("; ".join(mistakes))
@@ -363,210 +353,3 @@ def read_workload(path: Path) -> Workload:
         return Workload.model_validate(raw, context=folder)
     except ValidationError as error:
         raise WorkloadError(path, every_mistake(error, Workload, raw, folder)) from error
-
-
-class ForeignPathError(ValueError):
-    """A flow was started with a path that is not in this home, or not in the expected folder."""
-
-
-def workload_of_run(config: str) -> Workload:
-    """Read the workload that a flow was started with: its file in this home, or a turn's record.
-
-    Raises:
-        WorkloadError: The workload's file has mistakes.
-        WorkloadFileError: A server keeps the file.
-        ForeignPathError: It is neither this home's file nor the record of a turn under way.
-    """
-    home = settings.load()
-    file = home.local(config)
-    if home.turns.resolve() in file.resolve().parents:
-        return _frozen(home, file)
-    home_workloads.require_unserved(home, file)
-    with _silent_about(home, file):
-        workload = read_workload(file)
-        home_workloads.enter(home, workload.workload, file)
-    return workload
-
-
-@contextmanager
-def _silent_about(home: Settings, file: Path) -> Generator[None]:
-    """Hide what a file holds from who starts a flow, unless it is a workload's file in this home.
-
-    A mistake in another file, or a missing one, becomes a ``ForeignPathError`` without details.
-    """
-    try:
-        yield
-    except (WorkloadError, WorkloadFileError):
-        if file.resolve() in home_workloads.known(home):
-            raise
-        raise ForeignPathError(
-            f"starting a flow with the workload's file {file}: this home knows no such file; "
-            "`flywheel turn FILE` or `flywheel schedule FILE`, run at this home, makes one known"
-        ) from None
-
-
-def _frozen(home: Settings, path: Path) -> Workload:
-    folder = path.resolve().parent
-    is_record = path.name == NAME and folder.parent.parent == home.turns.resolve()
-    if is_record and path.exists() and not output_folders.fetch(folder):
-        return read(folder)
-    if is_record and not path.exists() and (elsewhere := _read_shared(home, folder)):
-        return elsewhere
-    raise ForeignPathError(
-        f"starting a flow with the workload {path}: expected a workload's file, or "
-        f"{home.turns}/WORKLOAD/RUN/{NAME} of a turn that has not ended"
-    )
-
-
-def path_within(folder: Path, raw_path: str, what: str) -> Path:
-    """Return a path that a flow was started with, if it lies below ``folder`` of this home.
-
-    It is returned as the home names it, which may itself be a symbolic link. A finished output of
-    another machine is pulled.
-    """
-    path, root = settings.load().local(raw_path).resolve(), folder.resolve()
-    if root not in path.parents:
-        raise ForeignPathError(
-            f"starting a flow with the {what} {raw_path}: expected one below {folder}"
-        )
-    inside = folder / path.relative_to(root)
-    output_folders.fetch(inside)
-    return inside
-
-
-NAME = "workload.json"
-
-
-class RecordChangedError(ValueError):
-    """A turn's workload differs from the one that its evidence was made with."""
-
-
-BASES = "bases.json"  # beside the record, if machines share a store: the bases' content hashes
-
-
-def begin(folder: Path, workload: Workload) -> None:
-    """Freeze the workload of a turn, which counts as under way from now on."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / manifest.NAME).unlink(missing_ok=True)
-    _write(folder, workload)
-
-
-def share(home: Settings, folder: Path, workload: Workload) -> None:
-    """Let other machines read a turn's workload and its bases, if the home has a store."""
-    if home.store is None:
-        return
-    paths = dict.fromkeys([workload.base, *(tried.base for tried in workload.candidates())])
-    keys = {str(path): shared_bases.push(home.store, path) for path in paths}
-    manifest.write_atomically(folder / BASES, json.dumps(keys))
-    home.publish(folder / BASES)
-    home.publish(folder / NAME)  # last: with it the turn is under way on every machine
-
-
-def withhold(home: Settings, folder: Path) -> None:
-    """End what ``share`` began: other machines start nothing with this turn's workload."""
-    if home.store:  # its record stays: whichever machine promotes holds it to the evidence
-        home.store.remove_file(home.portable(folder / BASES))
-
-
-def _read_shared(home: Settings, folder: Path) -> Workload | None:
-    """Read a turn of another machine, with its bases where this machine has them."""
-    folder = home.turns / folder.relative_to(home.turns.resolve())
-    text, keys = home.read(folder / NAME), home.read(folder / BASES)
-    if text is None or keys is None:
-        return None
-    workload = Workload.model_validate_json(text)
-    places = {
-        path: shared_bases.local_base(home.models, Path(path), key)
-        for path, key in json.loads(keys).items()
-    }
-    moved = {path: str(place) for path, place in places.items() if path != str(place)}
-    search = workload.search
-    if search is not None and candidates.BASE_KNOB in search.over:
-        tried = [moved.get(str(path), path) for path in search.over[candidates.BASE_KNOB]]
-        over = search.over | {candidates.BASE_KNOB: tried}
-        search = search.model_copy(update={"over": over})
-    return workload.model_copy(
-        update={
-            "base": places[str(workload.base)],
-            "base_served_as": workload.base_name,  # as the turn's own machine names it
-            "search": search,
-        }
-    )
-
-
-def original_base(base: Path) -> Path:
-    """Return where a base is on the machine whose turn uses it, if this machine pulled it."""
-    if base.parent != settings.load().models or not (base / manifest.NAME).exists():
-        return base
-    path: object = json.loads((base / manifest.NAME).read_text()).get("path")
-    return Path(path) if isinstance(path, str) else base
-
-
-def _write(folder: Path, workload: Workload) -> None:
-    record = workload.model_dump(mode="json", by_alias=True)
-    # It matters whether a utilization was set or is the default; other defaults are frozen, too.
-    record["cost"] = workload.cost.model_dump(mode="json", exclude_unset=True)
-    record["curate"]["most_lost"] = workload.curate.most_lost  # no part of a snapshot's key
-    manifest.write_atomically(folder / NAME, json.dumps(record, indent=2) + "\n")
-
-
-def read(folder: Path) -> Workload:
-    """Read the record of a turn."""
-    return Workload.model_validate_json((folder / NAME).read_text())
-
-
-def reference(folder: Path) -> TurnReference:
-    """Return the reference to a turn and its record that its evidence stores."""
-    return TurnReference(folder.name, manifest.file_digest(folder / NAME))
-
-
-def under_way(turns: Path, run_id: str) -> Path | None:
-    """Find the folder of a turn that froze its workload and has not ended."""
-    # A finished turn that is run again is a new one, with the workload's current file.
-    for path in turns.glob(f"*/{run_id}/{NAME}"):
-        if not output_folders.fetch(path.parent):
-            return path.parent
-    return None
-
-
-def of_evidence(home: Settings, about: Evidence) -> Workload | None:
-    """Read the workload that evidence was made with; ``None`` if no turn known here froze it.
-
-    Raises:
-        RecordChangedError: The record differs from the one that the evidence refers to.
-        WorkloadFileError: Another machine took the turn, and this one has no file of the workload.
-    """
-    name, made_by = about.subject.workload, evidence_folder.turn(about.folder)
-    if made_by is None:
-        return None
-    folder = home.turns / name / made_by.run_id
-    text = home.read(folder / NAME)
-    if text is None:
-        return None
-    if not (folder / NAME).exists():
-        home_workloads.require(home, name)  # else rules that were tightened since would not hold
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    if made_by.workload_digest != digest:
-        raise RecordChangedError(
-            f"reading {folder / NAME}: evidence {about.digest} was made with another workload, so "
-            "the record was changed since; start a new turn"
-        )
-    return Workload.model_validate_json(text)
-
-
-def in_force(home: Settings, frozen: Workload) -> Workload:
-    """Return a frozen workload with the current policy, approvers and rollout of its file.
-
-    If the file is missing, the frozen ones stay in force. ``WorkloadFileError``: the file describes
-    another workload by now.
-    """
-    file = home_workloads.find(home, frozen.workload)
-    if file is None or not file.exists():
-        return frozen
-    now = read_workload(file)
-    if now.workload != frozen.workload:
-        raise WorkloadFileError(
-            f"reading the rules of {frozen.workload}: its file {file} describes {now.workload}"
-        )
-    rules = {"gate": now.gate, "approve": now.approve, "serve": now.serve}
-    return frozen.model_copy(update=rules)

@@ -1,5 +1,6 @@
 """The ``curate`` section of a workload's file."""
 
+import importlib.util
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +11,21 @@ from pydantic import (
     Field,
     PlainSerializer,
     SerializerFunctionWrapHandler,
+    StringConstraints,
     field_validator,
     model_serializer,
     model_validator,
 )
 
 from components.curate.redaction.patterns import Kind
-from components.curate.redaction.presidio import Presidio
-from components.curate.rules.language import Languages
 from components.schema import ClientShares, Config
 
 SplitBy = Literal["tools", "conversation", "user"]
+
+Languages: TypeAlias = (
+    Literal["any", "as_asked"]
+    | tuple[Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$")], ...]
+)
 
 
 class Replay(Config):
@@ -188,6 +193,49 @@ class Dispositions(Config):
 
     prompt_injection: Stated = HOLD
     """User text with marks of prompt injection; ``flywheel held`` shows and releases held rows."""
+
+
+Entity = Literal[
+    "PERSON",
+    "LOCATION",
+    "PHONE_NUMBER",
+    "US_PASSPORT",
+    "US_DRIVER_LICENSE",
+    "US_ITIN",
+    "UK_NHS",
+    "MEDICAL_LICENSE",
+]
+
+NEED_A_MODEL = frozenset({"PERSON", "LOCATION"})
+
+
+class Presidio(Config):
+    """Entities to find with Presidio; needs ``pip install 'lora-flywheel[presidio]'``."""
+
+    entities: tuple[Entity, ...] = ("PERSON",)
+    """``LOCATION`` redacts every town and country, including those that a tool needs."""
+
+    model: str | None = None
+    """A spaCy model for ``PERSON`` and ``LOCATION``: its package's name, or its folder."""
+
+    language: str = "en"
+    """Language of the recognizers."""
+
+    @model_validator(mode="after")
+    def _is_installed(self) -> "Presidio":
+        if importlib.util.find_spec("presidio_analyzer") is None:
+            raise ValueError("Presidio is not installed: pip install 'lora-flywheel[presidio]'")
+        if self.model is None and (entities := NEED_A_MODEL.intersection(self.entities)):
+            raise ValueError(f"{', '.join(sorted(entities))} needs a spaCy model: set model")
+        if self.model is not None and not _exists(self.model):
+            raise ValueError(f"model {self.model} is neither a package nor a folder")
+        return self
+
+
+def _exists(model: str) -> bool:
+    return Path(model).is_dir() or (
+        model.isidentifier() and importlib.util.find_spec(model) is not None
+    )
 
 
 class Redaction(Config):

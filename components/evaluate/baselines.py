@@ -13,11 +13,12 @@ from components.evaluate import (
     holdout_task,
     json_answers,
     lm_eval_tasks,
-    metrics,
+    task_metrics,
     text_answers,
 )
 from components.evaluate.holdout_task import HOLDOUT_FILE, Document, EvaluatedSide, Shot
-from components.evaluate.metrics import AnswerSpace, Kind
+from components.evaluate.settings import Kind
+from components.evaluate.task_metrics import AnswerSpace
 from components.schema import Answer, Call, Json
 from components.scorecard import CONSTANT, CORRECTED_ONLY, NEAREST, SCORED_ON, TFIDF, Sample
 from components.store import manifest, parquet_files
@@ -291,5 +292,5 @@ def _baseline_scores(
 ) -> dict[str, float | None]:
     # A baseline's label is also its likeliest.
     scores = lm_eval_tasks.score_output(answers.kind, document, output)
-    is_chosen = metrics.CHOICE in answers.metrics
-    return {**scores, metrics.CHOICE: scores["label"]} if is_chosen else scores
+    is_chosen = task_metrics.CHOICE in answers.metrics
+    return {**scores, task_metrics.CHOICE: scores["label"]} if is_chosen else scores

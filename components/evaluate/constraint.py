@@ -10,8 +10,8 @@ from components.chat import answer_grammar, dialects, tool_schema
 from components.chat.answer_grammar import UnsupportedSchemaError
 from components.chat.dialects import Dialect
 from components.evaluate.holdout_task import Document, EvaluatedSide
-from components.evaluate.metrics import AnswerSpace
 from components.evaluate.settings import EvaluationSettings
+from components.evaluate.task_metrics import AnswerSpace
 from components.schema import Call, Json
 from components.scorecard import CONSTRAINED, ConstrainedAnswers, Sample
 

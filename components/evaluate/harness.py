@@ -22,6 +22,7 @@ from components.evaluate import (
     guards,
     holdout_task,
     lm_eval_tasks,
+    task_metrics,
 )
 from components.evaluate.built_in import task_registry
 from components.evaluate.constraint import AnswerConstraint
@@ -125,7 +126,7 @@ def evaluate(
         ready = _ready_tasks(snapshot, engine, settings, guards_by_name, side)
         ready |= {
             name: ReadyTask(
-                task_registry.BUILT_IN_METRICS[name],
+                task_metrics.BUILT_IN_METRICS[name],
                 task_registry.prepare_built_in(name, snapshot, engine.tokenizer, engine.length),
             )
             for name in settings.built_in

@@ -13,7 +13,8 @@ from components.chat import chat_templates, dialects, prompt
 from components.chat.chat_templates import Rendered
 from components.chat.dialects import Dialect
 from components.evaluate import metrics, text_answers
-from components.evaluate.metrics import AnswerSpace, Kind
+from components.evaluate.settings import Kind
+from components.evaluate.task_metrics import AnswerSpace
 from components.schema import Answer, Json, Message
 from components.scorecard import (
     CLUSTER_CAP,

@@ -14,25 +14,8 @@ from jsonschema_rs import Validator
 
 from components.chat import tool_schema
 from components.evaluate import text_answers
+from components.evaluate.task_metrics import JSON_METRICS
 from components.schema import Json
-from components.scorecard import Metric
-
-JSON_METRICS = {
-    "valid_json": Metric("of the requests whose right answer is JSON: the answer is, too"),
-    "schema_valid": Metric(
-        "of those that were logged with a JSON Schema, which the right answer fits: the answer "
-        "fits it, too"
-    ),
-    "fields": Metric(
-        "of the requests whose right answer is JSON: the values that both have at the same place, "
-        "their F1, mean"
-    ),
-    "exact": Metric(
-        "of all requests: every field right, whatever the order of keys, blanks, and how numbers "
-        "and accents are written"
-    ),
-}
-"""Every metric with its meaning; each is from 0 to 1 per request."""
 
 MAX_LEVELS = 100  # of nesting: what is deeper is not read
 

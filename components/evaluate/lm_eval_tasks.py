@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from components.chat import dialects
 from components.chat.dialects import Dialect
-from components.evaluate import holdout_task, json_answers, metrics, text_answers
+from components.evaluate import holdout_task, json_answers, metrics, task_metrics, text_answers
 from components.evaluate.holdout_task import Document, EvaluatedSide
-from components.evaluate.metrics import Kind
+from components.evaluate.settings import Kind
 from components.schema import AcceptableCall, Answer
 from components.scorecard import Metric, Sample
 
@@ -33,12 +33,14 @@ def evaluate_holdout(
         ValueError: lm-eval returned other samples than the holdout's.
     """
     samples = write_answers(lm, holdout, max_new_tokens)
-    if metrics.CHOICE not in holdout.answers.metrics:
+    if task_metrics.CHOICE not in holdout.answers.metrics:
         return samples
     rows = run_task(lm, choice_task(holdout, end))
     right = {cast("Document", row["doc"])["example_id"]: float(row["acc"]) for row in rows}
     return [
-        replace(sample, scores={**sample.scores, metrics.CHOICE: right.get(sample.example_id, 0.0)})
+        replace(
+            sample, scores={**sample.scores, task_metrics.CHOICE: right.get(sample.example_id, 0.0)}
+        )
         for sample in samples
     ]
 

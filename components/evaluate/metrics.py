@@ -3,34 +3,16 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypeVar
+from typing import TypeVar
 
 from components.chat import dialects, tool_schema
 from components.chat.dialects import Dialect
 from components.evaluate import json_answers, text_answers
+from components.evaluate.settings import Kind
+from components.evaluate.task_metrics import CALL_METRICS, KIND_METRICS, AnswerSpace
 from components.schema import AcceptableCall, Answer, Call, Json
-from components.scorecard import Metric
 
 Reference = TypeVar("Reference")
-
-CALL_METRICS = {
-    "valid_json": Metric("of the requests that want a call: the answer is calls, as valid JSON"),
-    "schema_valid": Metric(
-        "of those: and every call is of a tool that was offered, with arguments that its JSON "
-        "Schema allows"
-    ),
-    "name": Metric("of those: the right function by name"),
-    "name_and_arguments": Metric("of those: the right function and every argument right"),
-    "abstention": Metric("of the requests that no tool fits: the answer is text and calls nothing"),
-    "over_triggering": Metric(
-        "of the requests that no tool fits: a tool is called, or a call begun; lower is better",
-        higher_is_better=False,
-    ),
-    "correct_name": Metric("of all requests: right by name, or rightly no call"),
-    "correct": Metric("of all requests: the whole call right, or rightly no call"),
-}
-"""Every metric with its meaning as a share; each is 0 or 1 per request."""
 
 OPTIONAL: Json = ""  # among an argument's acceptable values: the argument may be omitted
 
@@ -174,32 +156,11 @@ def _normalized(text: str) -> str:
     return PUNCTUATION.sub("", text_answers.composed(text)).lower().replace("'", '"')
 
 
-Kind: TypeAlias = Literal["tool_calls", "classification", "json", "text"]
-
-CHOICE = "choice"
-
-LABEL_METRICS = {
-    "label": Metric("of all requests: the answer is the right label, word for word"),
-    CHOICE: Metric("of all requests: of all labels, the right one is the likeliest answer"),
-}
-"""The metrics of a classification; each is 0 or 1 per request."""
-
-KIND_METRICS: dict[Kind, dict[str, Metric]] = {
-    "tool_calls": CALL_METRICS,
-    "classification": LABEL_METRICS,
-    "json": json_answers.JSON_METRICS,
-    "text": text_answers.TEXT_METRICS,
-}
-
 LONGEST_LABEL = 40  # characters; a longer answer is not a label
 
 MAX_LABELS = 500
 """With more labels a classification is no longer one: on 5,700 requests of CLINC150 the baseline
 learns 46 labels in 9 s of one core, 135 in 23 s and 495 in 42 s."""
-
-MAX_CHOICES = 100
-"""With more labels their likelihoods are not computed. SmolLM2-135M writes 40 answers in 3.5 s of
-one core; the likelihoods of 46 labels take it 13 s, of 150 29 s and of 500 74 s."""
 
 FEWEST_A_LABEL = 5
 """The least mean number of answers per label: with fewer, short answers are equal by chance."""
@@ -212,22 +173,6 @@ its requests ask for it: models in production sometimes apologize, or are cut of
 ODD_ANSWERS = 0.02
 """The most answers, as a share, that may be no labels where a classification is configured: models
 in production sometimes explain or apologize. No label is right for their requests."""
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerSpace:
-    """The kind of a workload's answers; ``labels`` are sorted, and empty unless it classifies."""
-
-    kind: Kind
-    labels: tuple[str, ...] = ()
-
-    @property
-    def metrics(self) -> dict[str, Metric]:
-        """The metrics that are measured on such answers."""
-        measured = KIND_METRICS[self.kind]
-        if len(self.labels) <= MAX_CHOICES:
-            return measured
-        return {name: metric for name, metric in measured.items() if name != CHOICE}
 
 
 def find_answer_space(

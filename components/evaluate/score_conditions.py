@@ -9,17 +9,22 @@ from pathlib import Path
 from typing import cast
 
 from components.chat import chat_templates
-from components.evaluate import baselines, constraint, guards, holdout_task, metrics, text_answers
-from components.evaluate.built_in import task_registry
+from components.evaluate import (
+    baselines,
+    constraint,
+    guards,
+    holdout_task,
+    task_metrics,
+    text_answers,
+)
+from components.evaluate.built_in import memorization, preference_accuracy, task_registry
 from components.evaluate.engines import protocol
 from components.evaluate.engines.adapter_checks import WEIGHTS_FILE, require_base
-from components.evaluate.judge.settings import JUDGE_METRIC, JUDGE_TASK
-from components.evaluate.metrics import AnswerSpace, Kind
-from components.evaluate.settings import EngineName, EvaluationSettings
+from components.evaluate.settings import EngineName, EvaluationSettings, Kind
 from components.models import device
-from components.models.base import Precision, compute_type, content_hash, type_on_cpu
+from components.models.base import compute_type, content_hash, type_on_cpu
 from components.models.device import Graphics, Half
-from components.schema import Json
+from components.schema import Json, Precision
 from components.scorecard import (
     BASELINES,
     FEW_SHOT,
@@ -123,34 +128,20 @@ def measurements(
     ]
 
 
-def metric_names(
-    settings: EvaluationSettings, answers: AnswerSpace | None = None
-) -> dict[str, list[str]]:
-    """List the metrics of every task; without ``answers`` the holdout's of all possible kinds."""
-    kinds: list[Kind] = [settings.kind] if settings.kind else [*metrics.KIND_METRICS]
-    spaces = [answers] if answers else [AnswerSpace(kind) for kind in kinds]
-    return {
-        HOLDOUT: [*dict.fromkeys(name for space in spaces for name in space.metrics)],
-        **{guards.guard_name(guard): [guard.metric] for guard in settings.tasks},
-        **{name: [*task_registry.BUILT_IN_METRICS[name]] for name in settings.built_in},
-        **({JUDGE_TASK: [JUDGE_METRIC]} if settings.judge else {}),
-    }
+def document_counts(settings: EvaluationSettings, enough: int, snapshot: Path) -> dict[str, int]:
+    """Count the documents of tasks other than the holdout; a guard task's up to ``enough``.
 
-
-def document_counts(
-    settings: EvaluationSettings, enough: int, snapshot: Path | None = None
-) -> dict[str, int]:
-    """Count the documents of tasks other than the holdout, as far as they are known beforehand.
-
-    A guard task's are counted up to ``enough``. What remains to be measured may be fewer: a task's
-    own code may drop some, and pairs of answers may exceed the base's window.
+    What remains to be measured may be fewer: pairs of answers may exceed the base's window.
 
     Raises:
         ValueError: A guard task's documents can't be read.
     """
-    counts = {guards.guard_name(g): guards.count_documents(g, enough) for g in settings.tasks}
-    built_in = {name: task_registry.built_in_size(name, snapshot) for name in settings.built_in}
-    return counts | {name: count for name, count in built_in.items() if count is not None}
+    rows = {
+        "preferences": preference_accuracy.preference_rows,
+        "secrets": memorization.secret_rows,
+    }
+    counted = {name: len(rows[name](snapshot)) for name in settings.built_in if name in rows}
+    return task_metrics.document_counts(settings, enough) | counted
 
 
 def independent_counts(settings: EvaluationSettings, enough: int, snapshot: Path) -> dict[str, int]:

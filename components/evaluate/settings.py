@@ -7,11 +7,12 @@ from typing import Literal, TypeAlias
 from pydantic import Field, field_validator, model_validator
 
 from components.evaluate.judge.settings import JudgeSettings
-from components.evaluate.metrics import Kind
-from components.models.base import Precision
-from components.schema import Config
+from components.schema import Config, Precision
 
 BuiltIn: TypeAlias = Literal["preferences", "canaries", "secrets", "refusals"]
+
+Kind: TypeAlias = Literal["tool_calls", "classification", "json", "text"]
+"""The kind of a workload's answers."""
 
 EngineName: TypeAlias = Literal["transformers", "vllm"]
 

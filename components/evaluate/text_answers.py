@@ -5,15 +5,8 @@ import unicodedata
 from collections import Counter
 
 from components.chat import prompt
+from components.evaluate.task_metrics import TEXT_METRICS
 from components.schema import Answer
-from components.scorecard import Metric
-
-TEXT_METRICS = {
-    "exact": Metric("of all requests: the answer is the reference, but for blanks"),
-    "f1": Metric("the words that answer and reference have in common: their F1, mean of requests"),
-    "rouge_l": Metric("the longest sequence of words that both have: ROUGE-L's F1, mean"),
-}
-"""Every metric with its meaning; each is from 0 to 1 per request."""
 
 _MARKS = "".join(c for c in map(chr, range(0x10000)) if unicodedata.category(c)[0] == "M")
 """Vowel signs and accents, which are no word by themselves and end none."""

@@ -5,13 +5,14 @@ import sys
 import warnings
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 from safetensors import safe_open
 
 from components.models import cpu_products, device
 from components.models.cpu_products import CpuType
 from components.models.device import Attention, Products
+from components.schema import Precision
 from components.store import manifest
 
 if TYPE_CHECKING:
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
     from torch.nn import Module
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-
-Precision: TypeAlias = Literal["nf4", "fp4", "bf16", "fp32"]
-"""The type of a base's weights. ``nf4`` is QLoRA's 4-bit NormalFloat, ``fp4`` its 4-bit float; both
-also quantize their constants (double quantization)."""
 
 CONTENT = (
     "*.safetensors",

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Literal
 
 from components.chat import chat_templates
 from components.models import model_signature
-from components.models.base import Precision
 from components.models.model_signature import ModelSignatureError
 from components.register import mlflow_api
-from components.schema import Json
+from components.schema import Json, Precision
 from components.store.manifest import folder_digest
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from components.chat import chat_templates, dialects
 from components.models import base as bases
-from components.models.base import Precision
-from components.schema import Answer, Call, Json
+from components.schema import Answer, Call, Json, Precision
 from components.serve import proof
 from components.serve.engines.serving_engine import Probe
 from components.serve.proof import GreedyAnswer, Logprobs, References

@@ -7,8 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BeforeValidator, Field, NonNegativeInt, StringConstraints, model_validator
 
 from components.chat import prompt
-from components.models.base import Precision
-from components.schema import Config, Json
+from components.schema import Config, Json, Precision
 from components.store import manifest
 
 

@@ -11,7 +11,7 @@ from components.chat import prompt
 from components.chat.token_counts import FILE
 from components.curate.rules import language
 from components.evaluate import json_answers, metrics
-from components.evaluate.metrics import AnswerSpace
+from components.evaluate.task_metrics import AnswerSpace
 from components.schema import Answer, Json
 
 BYTES_A_TOKEN = 4  # in UTF-8, without a tokenizer: about 4 letters or one Chinese character

@@ -12,7 +12,7 @@ from components.erase import unused_outputs
 from components.erase.unused_outputs import InUse
 from components.release import release_state
 from components.store import manifest, output_folders, warehouse
-from flows import home_workloads, prefect_api, trials, workload_file
+from flows import home_workloads, prefect_api, trials, turn_workloads, workload_file
 from flows.jobs import runner
 from flows.prefect_api import Run
 from flows.settings import Settings
@@ -41,7 +41,7 @@ def read_in_use(
     for file in home_workloads.known(home):
         with suppress(OSError, UnicodeDecodeError):
             texts.append(home_workloads.read_text(file))
-    for record in home.turns.glob(f"*/*/{workload_file.NAME}"):
+    for record in home.turns.glob(f"*/*/{turn_workloads.NAME}"):
         is_recent = datetime.fromtimestamp(record.stat().st_mtime, UTC) >= before
         if is_recent and not (record.parent / manifest.NAME).exists():
             texts.append(record.read_text())

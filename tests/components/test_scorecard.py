@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from components import scorecard
-from components.evaluate.metrics import CALL_METRICS
+from components.evaluate.task_metrics import CALL_METRICS
 from components.scorecard import HOLDOUT, Sample, Score, Scorecard, share_interval
 from tests.support.cards import CONDITIONS, card, guard_card, in_clusters, sample
 

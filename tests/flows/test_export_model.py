@@ -10,7 +10,7 @@ import pytest
 from components import scorecard
 from components.erase import affected_outputs
 from components.erase.affected_outputs import Output
-from components.evaluate.metrics import CALL_METRICS
+from components.evaluate.task_metrics import CALL_METRICS
 from components.models import model_signature
 from components.scorecard import HOLDOUT, Sample
 from components.store import manifest

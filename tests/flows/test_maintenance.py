@@ -17,7 +17,7 @@ from components.gate.judgement import Judgement
 from components.register import registry, tracking, version_tags
 from components.schema import WORKLOAD_ID
 from components.store import file_locks, warehouse
-from flows import home_workloads, settings, workload_file
+from flows import home_workloads, settings, turn_workloads, workload_file
 from flows.jobs import runner
 from flows.releases import NotApprovedError
 from flows.settings import Settings
@@ -115,7 +115,7 @@ def asked(config: Path, opponent: str) -> str:
     """Write evidence of a turn that compared with ``opponent``; return its digest."""
     home, workload = settings.load(), workload_file.read_workload(config)
     turn = home.turns / workload.workload / f"against-{opponent}"
-    workload_file.begin(turn, workload)
+    turn_workloads.begin(turn, workload)
     subject = versions.subject_of(workload.workload, "a2", opponent)
     passed = Judgement("pass", ("better",), "correct_name")
     digest = evidence_folder.digest(subject, passed, workload.gate)
@@ -129,7 +129,7 @@ def asked(config: Path, opponent: str) -> str:
         {},
         brief="",
         now=datetime.now(UTC),
-        turn=workload_file.reference(turn),
+        turn=turn_workloads.reference(turn),
     )
     return digest
 

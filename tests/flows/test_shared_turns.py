@@ -24,11 +24,13 @@ from flows import (
     releases,
     settings,
     train,
+    turn_workloads,
     workload_file,
 )
 from flows.home_workloads import WorkloadFileError
 from flows.settings import Settings
-from flows.workload_file import ForeignPathError, RecordChangedError, Workload
+from flows.turn_workloads import ForeignPathError, RecordChangedError
+from flows.workload_file import Workload
 from tests.support import buckets, workload_text
 
 STORE = ObjectStore("s3://flywheel/team")
@@ -60,9 +62,9 @@ def begin(home: Settings, folder: Path, **changed: object) -> tuple[Workload, st
     """Begin a turn; return its workload, and what other machines are started with."""
     workload = workload_file.read_workload(workload_text.write(folder, **changed))
     turn = home.turns / "support" / "t1"
-    workload_file.begin(turn, workload)
-    workload_file.share(home, turn, workload)
-    return workload, home.portable(turn / workload_file.NAME)
+    turn_workloads.begin(turn, workload)
+    turn_workloads.share(home, turn, workload)
+    return workload, home.portable(turn / turn_workloads.NAME)
 
 
 def at_another_machine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
@@ -80,12 +82,12 @@ def test_another_machine_reads_the_workload_of_a_turn_and_pulls_its_base(
     assert config == "turns/support/t1/workload.json"
     key = content_hash(workload.base)
     there = at_another_machine(folder, monkeypatch)
-    read = workload_file.workload_of_run(config)
+    read = turn_workloads.workload_of_run(config)
     assert read.base == there.models / key
     assert content_hash(read.base) == key
     assert (read.base / "vocab.txt").read_text() == "a\nb\n"
     assert read.base_name == workload.base_name
-    assert workload_file.original_base(read.base) == workload.base
+    assert turn_workloads.original_base(read.base) == workload.base
     rest = {"base", "base_served_as"}
     assert read.model_dump(exclude=rest) == workload.model_dump(exclude=rest)
 
@@ -101,7 +103,7 @@ def test_a_base_of_other_content_than_its_name_says_is_refused(
     STORE.push(f"models/{key}", folder / "other", record)
     at_another_machine(folder, monkeypatch)
     with pytest.raises(ValueError, match=f"expected {key}"):
-        workload_file.workload_of_run(config)
+        turn_workloads.workload_of_run(config)
 
 
 def test_a_base_at_the_same_path_is_used_where_it_is(
@@ -109,7 +111,7 @@ def test_a_base_at_the_same_path_is_used_where_it_is(
 ) -> None:
     workload, config = begin(home, folder)
     monkeypatch.setenv("FLYWHEEL_HOME", str(folder / "b"))
-    assert workload_file.workload_of_run(config).base == workload.base
+    assert turn_workloads.workload_of_run(config).base == workload.base
     assert not settings.load().models.exists()
 
 
@@ -124,7 +126,7 @@ def test_the_bases_that_a_search_tries_are_pulled_and_have_the_keys_of_the_turns
         for tried in workload.candidates()
     ]
     there = at_another_machine(folder, monkeypatch)
-    read = workload_file.workload_of_run(config)
+    read = turn_workloads.workload_of_run(config)
     tried = [candidate.base for candidate in read.candidates()]
     assert {base.parent for base in tried} == {there.models}
     assert keys == [
@@ -137,10 +139,10 @@ def test_a_turn_that_has_ended_starts_nothing_on_another_machine(
     home: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, config = begin(home, folder)
-    workload_file.withhold(home, home.turns / "support" / "t1")
+    turn_workloads.withhold(home, home.turns / "support" / "t1")
     at_another_machine(folder, monkeypatch)
     with pytest.raises(ForeignPathError, match="of a turn that has not ended"):
-        workload_file.workload_of_run(config)
+        turn_workloads.workload_of_run(config)
 
 
 def test_another_machine_promotes_by_what_the_turn_froze_and_the_rules_of_its_own_file(
@@ -158,9 +160,9 @@ def test_another_machine_promotes_by_what_the_turn_froze_and_the_rules_of_its_ow
     to = home.evidence / "support" / evidence_folder.digest(subject, PASSED, Policy())
     to.mkdir(parents=True)
     evidence_folder.finish(
-        to, subject, PASSED, Policy(), {}, brief="", now=NOW, turn=workload_file.reference(turn)
+        to, subject, PASSED, Policy(), {}, brief="", now=NOW, turn=turn_workloads.reference(turn)
     )
-    workload_file.withhold(home, turn)
+    turn_workloads.withhold(home, turn)
 
     there = at_another_machine(folder, monkeypatch)
     evidence = promote.read_own_evidence(there, "support", to.name)
@@ -171,9 +173,9 @@ def test_another_machine_promotes_by_what_the_turn_froze_and_the_rules_of_its_ow
     home_workloads.adopt(there, "support", own)
     rules = promotion.in_force(there, evidence)
     assert (rules.base, rules.gate.floor) == (frozen.base, 0.9)
-    changed = json.loads((turn / workload_file.NAME).read_text()) | {"note": "another"}
-    (turn / workload_file.NAME).write_text(json.dumps(changed))
-    home.publish(turn / workload_file.NAME)
+    changed = json.loads((turn / turn_workloads.NAME).read_text()) | {"note": "another"}
+    (turn / turn_workloads.NAME).write_text(json.dumps(changed))
+    home.publish(turn / turn_workloads.NAME)
     with pytest.raises(RecordChangedError, match="the record was changed since"):
         promotion.in_force(there, evidence)
 
@@ -185,7 +187,7 @@ def test_another_machine_promotes_by_what_the_turn_froze_and_the_rules_of_its_ow
 def test_what_is_no_record_of_a_turn_is_refused(home: Settings, folder: Path, path: str) -> None:
     begin(home, folder)
     with pytest.raises(ForeignPathError):
-        workload_file.workload_of_run(path)
+        turn_workloads.workload_of_run(path)
 
 
 def test_a_snapshot_that_a_run_is_started_with_is_pulled(
@@ -198,10 +200,10 @@ def test_a_snapshot_that_a_run_is_started_with_is_pulled(
     parameter = home.portable(snapshot)
     assert parameter == "snapshots/support/0123"
     there = at_another_machine(folder, monkeypatch)
-    path = workload_file.path_within(there.snapshots, parameter, "snapshot")
+    path = turn_workloads.path_within(there.snapshots, parameter, "snapshot")
     assert (path / "train.parquet").read_text() == "rows"
     with pytest.raises(ForeignPathError):
-        workload_file.path_within(there.snapshots, "snapshots/../keys/x", "snapshot")
+        turn_workloads.path_within(there.snapshots, "snapshots/../keys/x", "snapshot")
 
 
 def test_scorecards_are_found_where_another_machine_has_written_them(

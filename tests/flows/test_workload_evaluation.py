@@ -10,7 +10,7 @@ import pytest
 
 from components.evaluate.judge.comparisons import JudgeError
 from components.schema import Answer
-from flows import evaluate, workload_file
+from flows import evaluate, turn_workloads
 from flows.workload_file import read_workload
 from tests.support import guard_files, holdouts
 from tests.support.workload_text import VALIDATED, mistakes, write
@@ -91,10 +91,10 @@ def test_tasks_with_fewer_documents_than_the_gate_requires_are_refused_before_tr
     ]
     few = gate | {"min_documents": 8}
     frozen = read_workload(write(folder, evaluate=measured, gate=few))
-    workload_file.begin(tmp_path / "turn", frozen)
+    turn_workloads.begin(tmp_path / "turn", frozen)
     for path in (folder / "sums.jsonl", doubled, folder / "sums.parquet"):
         path.unlink()
-    assert workload_file.read(tmp_path / "turn").gate == frozen.gate
+    assert turn_workloads.read(tmp_path / "turn").gate == frozen.gate
 
 
 def test_documents_that_a_limit_or_the_tasks_own_code_leaves_out_do_not_count(

@@ -13,9 +13,10 @@ from components.gate.evidence_folder import Evidence, EvidenceSubject, TurnRefer
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
 from components.store import manifest
-from flows import promotion, workload_file
+from flows import promotion, turn_workloads
 from flows.settings import Settings
-from flows.workload_file import ForeignPathError, RecordChangedError, WorkloadError, read_workload
+from flows.turn_workloads import ForeignPathError, RecordChangedError
+from flows.workload_file import WorkloadError, read_workload
 from tests.support import workload_text
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -39,7 +40,7 @@ RICH: dict[str, object] = {
 def begun(home: Settings, file: Path, run_id: str = "t1") -> Path:
     """Freeze a workload as a turn that begins does."""
     folder = home.turns / "support" / run_id
-    workload_file.begin(folder, workload_file.workload_of_run(str(file)))
+    turn_workloads.begin(folder, turn_workloads.workload_of_run(str(file)))
     return folder
 
 
@@ -60,11 +61,11 @@ def test_a_record_is_the_workload_that_was_read_whatever_became_of_its_files(
     file = workload_text.write(folder, **RICH)
     workload = read_workload(file)
     assert len(workload.candidates()) == 4
-    record = begun(home, file) / workload_file.NAME
+    record = begun(home, file) / turn_workloads.NAME
     for name in ("logs", "base", "other"):
         shutil.rmtree(folder / name)
     file.unlink()
-    assert workload_file.workload_of_run(str(record)) == workload
+    assert turn_workloads.workload_of_run(str(record)) == workload
     assert json.loads(record.read_text())["base"] == str(folder / "base")
 
 
@@ -87,32 +88,32 @@ def test_a_turn_that_is_retried_and_its_stages_read_what_was_frozen(
     file = workload_text.write(folder, note="as it began")
     turn = begun(home, file)
     change(file)
-    assert workload_file.under_way(home.turns, "t1") == turn
-    assert workload_file.read(turn).note == "as it began"
-    assert workload_file.workload_of_run(str(turn / workload_file.NAME)).note == "as it began"
+    assert turn_workloads.under_way(home.turns, "t1") == turn
+    assert turn_workloads.read(turn).note == "as it began"
+    assert turn_workloads.workload_of_run(str(turn / turn_workloads.NAME)).note == "as it began"
 
 
 def test_only_a_turn_under_way_lends_its_stages_a_record(home: Settings, folder: Path) -> None:
     turn = begun(home, workload_text.write(folder))
     copied = home.turns / "support" / "notes" / "deeper"
     copied.mkdir(parents=True)
-    shutil.copy(turn / workload_file.NAME, copied)
-    for path in (copied / workload_file.NAME, turn / "stages.json"):
+    shutil.copy(turn / turn_workloads.NAME, copied)
+    for path in (copied / turn_workloads.NAME, turn / "stages.json"):
         with pytest.raises(ForeignPathError, match="of a turn that has not ended"):
-            workload_file.workload_of_run(str(path))
+            turn_workloads.workload_of_run(str(path))
     manifest.write(turn, kind="turn", now=NOW, body={})
     with pytest.raises(ForeignPathError, match="of a turn that has not ended"):
-        workload_file.workload_of_run(str(turn / workload_file.NAME))
-    assert workload_file.under_way(home.turns, "t1") is None  # run again, it is a new turn
+        turn_workloads.workload_of_run(str(turn / turn_workloads.NAME))
+    assert turn_workloads.under_way(home.turns, "t1") is None  # run again, it is a new turn
     begun(home, folder / "support.yaml")
-    assert workload_file.under_way(home.turns, "t1") == turn
+    assert turn_workloads.under_way(home.turns, "t1") == turn
 
 
 def test_an_approval_is_about_the_frozen_workload_under_the_rules_that_its_file_has_by_now(
     home: Settings, folder: Path
 ) -> None:
     file = workload_text.write(folder, base_served_as="small", gate={"floor": 0.25})
-    about = asked(home, workload_file.reference(begun(home, file)))
+    about = asked(home, turn_workloads.reference(begun(home, file)))
     people = {"approvers": [{"name": "ada"}]}
     workload_text.write(folder, base_served_as="large", gate={"floor": 0.5}, approve=people)
     held = promotion.in_force(home, about)
@@ -130,7 +131,7 @@ def test_evidence_whose_workload_was_exchanged_approves_nothing(
     home: Settings, folder: Path
 ) -> None:
     turn = begun(home, workload_text.write(folder))
-    about = asked(home, workload_file.reference(turn))
-    workload_file.begin(turn, read_workload(workload_text.write(folder, base_served_as="large")))
+    about = asked(home, turn_workloads.reference(turn))
+    turn_workloads.begin(turn, read_workload(workload_text.write(folder, base_served_as="large")))
     with pytest.raises(RecordChangedError, match="was made with another workload"):
         promotion.in_force(home, about)

@@ -16,8 +16,8 @@ import pytest
 from components import scorecard
 from components.decide import decision_log
 from components.decide.decision_log import LogEvent
-from components.evaluate.metrics import CALL_METRICS
 from components.evaluate.settings import EvaluationSettings
+from components.evaluate.task_metrics import CALL_METRICS
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, EvidenceSubject
 from components.gate.judgement import Judgement

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from components.evaluate.metrics import CALL_METRICS
+from components.evaluate.task_metrics import CALL_METRICS
 from components.schema import Json
 from components.scorecard import HOLDOUT, RESCORED, Metric, Sample, Scorecard, aggregate
 

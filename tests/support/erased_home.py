@@ -16,7 +16,7 @@ from components.curate import curate_workload
 from components.curate.settings import Rules
 from components.dataset import freeze_snapshot
 from components.dataset.snapshot_figures import Snapshot
-from components.evaluate.metrics import CALL_METRICS
+from components.evaluate.task_metrics import CALL_METRICS
 from components.gate import evidence_folder
 from components.gate.evidence_folder import EvidenceSubject
 from components.gate.judgement import Judgement

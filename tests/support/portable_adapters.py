@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from components.models import base
+from components.schema import Precision
 from components.train import fit
 from components.train.recipe import Recipe
 
@@ -39,7 +40,7 @@ def train(
 
 
 def plain(
-    model: Path, precision: base.Precision, adapter: Path | None, asked: torch.Tensor = ASKED
+    model: Path, precision: Precision, adapter: Path | None, asked: torch.Tensor = ASKED
 ) -> torch.Tensor:
     """Load base and adapter without our code, and return the logits."""
     from peft import PeftModel

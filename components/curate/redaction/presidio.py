@@ -7,62 +7,19 @@ used. With a model, redacting twice may find more, as its findings depend on the
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, cast
-
-from pydantic import model_validator
+from typing import Any, cast
 
 from components.curate.redaction.patterns import Kind
-from components.schema import Config
+from components.curate.settings import Presidio
 from components.store import manifest
-
-Entity = Literal[
-    "PERSON",
-    "LOCATION",
-    "PHONE_NUMBER",
-    "US_PASSPORT",
-    "US_DRIVER_LICENSE",
-    "US_ITIN",
-    "UK_NHS",
-    "MEDICAL_LICENSE",
-]
 
 KINDS = {"PERSON": Kind.NAME, "LOCATION": Kind.ADDRESS, "PHONE_NUMBER": Kind.PHONE}
 """All other entities are national ids."""
 
-NEED_A_MODEL = frozenset({"PERSON", "LOCATION"})
 LIBRARIES = ("presidio-analyzer", "spacy", "phonenumbers")
 """Another version of these may find other values."""
 
 SURE = 0.4  # the score of Presidio's phone recognizer, the lowest of those used
-
-
-class Presidio(Config):
-    """Entities to find with Presidio; needs ``pip install 'lora-flywheel[presidio]'``."""
-
-    entities: tuple[Entity, ...] = ("PERSON",)
-    """``LOCATION`` redacts every town and country, including those that a tool needs."""
-
-    model: str | None = None
-    """A spaCy model for ``PERSON`` and ``LOCATION``: its package's name, or its folder."""
-
-    language: str = "en"
-    """Language of the recognizers."""
-
-    @model_validator(mode="after")
-    def _is_installed(self) -> "Presidio":
-        if importlib.util.find_spec("presidio_analyzer") is None:
-            raise ValueError("Presidio is not installed: pip install 'lora-flywheel[presidio]'")
-        if self.model is None and (entities := NEED_A_MODEL.intersection(self.entities)):
-            raise ValueError(f"{', '.join(sorted(entities))} needs a spaCy model: set model")
-        if self.model is not None and not _exists(self.model):
-            raise ValueError(f"model {self.model} is neither a package nor a folder")
-        return self
-
-
-def _exists(model: str) -> bool:
-    return Path(model).is_dir() or (
-        model.isidentifier() and importlib.util.find_spec(model) is not None
-    )
 
 
 def model_digest(settings: Presidio) -> str | None:

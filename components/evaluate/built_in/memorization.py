@@ -11,8 +11,9 @@ from components import canaries
 from components.canaries import Canary
 from components.chat import chat_templates, dialects
 from components.evaluate import holdout_task, lm_eval_tasks
+from components.evaluate.task_metrics import CANARY_METRICS, SECRET_METRICS
 from components.schema import Answer
-from components.scorecard import Metric, Sample
+from components.scorecard import Sample
 from components.store import manifest, parquet_files
 
 if TYPE_CHECKING:
@@ -20,27 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-CANARY_METRICS = {
-    "exposure": Metric(
-        "of the canaries: log2 of the candidates by log2 of the secret's rank among them, as a "
-        "share of the most; 0.26 by chance",
-        higher_is_better=False,
-    ),
-    "extracted": Metric(
-        "of the canaries: asked for it, the model writes the planted secret to the last digit",
-        higher_is_better=False,
-    ),
-}
-
 CanaryDocument: TypeAlias = dict[str, Any]
-
-SECRET_METRICS = {
-    "extracted": Metric(
-        "of the learned answers with a value that redaction recognises and lets stay: begun, the "
-        "model goes on with that value to its last letter",
-        higher_is_better=False,
-    ),
-}
 
 SECRET_COLUMNS = (
     *("example_id", "messages", "tools", "completion", "secrets"),

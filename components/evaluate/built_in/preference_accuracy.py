@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from components.chat import chat_templates, dialects, prompt
 from components.chat.answer_start import end_of_answers
 from components.evaluate import holdout_task, lm_eval_tasks
+from components.evaluate.task_metrics import PREFERENCE_METRICS
 from components.schema import Json, Message
-from components.scorecard import Metric, Sample
+from components.scorecard import Sample
 from components.store import manifest, parquet_files
 
 if TYPE_CHECKING:
@@ -17,16 +18,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PREFERENCE_FILE = "holdout_preferences.parquet"
-
-PREFERENCE_METRICS = {
-    "accuracies": Metric(
-        "of the pairs held out: the answer that people chose is likelier than the rejected one"
-    ),
-    "accuracies_avg": Metric(
-        "the same by the mean of the tokens' log-probabilities, not their sum"
-    ),
-}
-"""The sum favours short answers, the mean long ones; people's choices may depend on length."""
 
 PREFERENCE_COLUMNS = (
     *("preference_id", "request", "chosen", "rejected", "source"),

@@ -1,45 +1,28 @@
 """Task `refusals`: does a model refuse harmful prompts, and answer similar harmless ones?"""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
-
-import yaml
 
 from components.chat import chat_templates, dialects, refusal_text
 from components.chat.dialects import Dialect
-from components.evaluate import lm_eval_tasks
-from components.scorecard import Metric, Sample
+from components.evaluate import lm_eval_tasks, task_metrics
+from components.evaluate.task_metrics import REFUSAL_METRICS
+from components.scorecard import Sample
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
     from transformers import PreTrainedTokenizerBase
 
-PROMPTS_FILE = Path(__file__).with_name("refusals.yaml")
-
 LONGEST_ANSWER = 64  # tokens of an answer; a refusal begins at once
 
-REFUSAL_METRICS = {
-    "refused": Metric("of the prompts to refuse: the answer does nothing but refuse"),
-    "answered": Metric("of the harmless ones in like words: the answer is no refusal"),
-    "right": Metric("of both: refused what should be, and answered what should be"),
-}
-
 RefusalDocument: TypeAlias = dict[str, str]
-
-
-@lru_cache(maxsize=1)
-def refusal_prompts() -> dict[str, list[str]]:
-    """Read the prompts ``refuse`` and ``answer``; those at the same index are a pair."""
-    return yaml.safe_load(PROMPTS_FILE.read_text(encoding="utf-8"))
 
 
 def refusal_documents(tokenizer: "PreTrainedTokenizerBase") -> list[RefusalDocument]:
     """Return each prompt's exact text."""
     return [
         _document(f"{expected} {number}", f"pair {number}", expected, request, tokenizer)
-        for expected, requests in refusal_prompts().items()
+        for expected, requests in task_metrics.refusal_prompts().items()
         for number, request in enumerate(requests)
     ]
 

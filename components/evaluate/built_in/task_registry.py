@@ -10,19 +10,12 @@ from components.chat import chat_templates
 from components.evaluate.built_in import memorization, preference_accuracy, refusal_behaviour
 from components.evaluate.settings import BuiltIn, EvaluationSettings
 from components.schema import Json
-from components.scorecard import Metric, Sample
+from components.scorecard import Sample
 from components.store import manifest
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
     from transformers import PreTrainedTokenizerBase
-
-BUILT_IN_METRICS: dict[BuiltIn, dict[str, Metric]] = {
-    "preferences": preference_accuracy.PREFERENCE_METRICS,
-    "canaries": memorization.CANARY_METRICS,
-    "secrets": memorization.SECRET_METRICS,
-    "refusals": refusal_behaviour.REFUSAL_METRICS,
-}
 
 BUILT_IN_VERSIONS: dict[BuiltIn, str] = {
     "preferences": manifest.version(1, first="39191aa33d1e0cf9"),
@@ -58,19 +51,6 @@ def built_in_problems(snapshot: Path, settings: EvaluationSettings) -> list[str]
     }
     problems = [checks[name](snapshot) for name in settings.built_in if name in checks]
     return [problem for problem in problems if problem is not None]
-
-
-def built_in_size(name: BuiltIn, snapshot: Path | None) -> int | None:
-    """Return how many documents a task has at most; ``None`` if only a snapshot tells."""
-    match name:
-        case "canaries":
-            return canaries.COUNT
-        case "refusals":
-            return sum(map(len, refusal_behaviour.refusal_prompts().values()))
-        case "preferences":
-            return len(preference_accuracy.preference_rows(snapshot)) if snapshot else None
-        case "secrets":
-            return len(memorization.secret_rows(snapshot)) if snapshot else None
 
 
 def prepare_built_in(

@@ -22,7 +22,7 @@ from vllm.lora.request import LoRARequest
 from vllm.sampling_params import StructuredOutputsParams
 
 from components.evaluate.constraint import AnswerConstraint
-from components.evaluate.engines import adapter_checks, protocol
+from components.evaluate.engines import adapter_checks, protocol, vllm_limits
 from components.evaluate.engines.adapter_checks import AdapterNotAppliedError
 from components.evaluate.engines.protocol import EngineError
 from components.evaluate.engines.speed import MAX_TOKENS
@@ -65,16 +65,16 @@ def load_vllm(
         yield VllmEngine(_make_model(base, weights, settings, rooms, penalty), adapters)
 
 
-def _room_for_adapter(adapter: Path, base: Path) -> protocol.LoraRoom:
+def _room_for_adapter(adapter: Path, base: Path) -> vllm_limits.LoraRoom:
     config = json.loads((adapter / "adapter_config.json").read_text())
     config["target_modules"] = adapter_checks.adapter_modules(adapter)
-    if objections := [*protocol.vllm_objections(config)]:
+    if objections := [*vllm_limits.vllm_objections(config)]:
         raise AdapterNotAppliedError(
             f"evaluating {adapter} in vLLM: {'; '.join(objections)}; evaluate it with engine: "
             "transformers"
         )
     adapter_checks.require_fitting(adapter, base)
-    return protocol.lora_room_of(config)
+    return vllm_limits.lora_room_of(config)
 
 
 def _repetition_penalty(base: Path) -> float:
@@ -94,7 +94,7 @@ def _make_model(
     base: Path,
     weights: Path,
     settings: EvaluationSettings,
-    rooms: Sequence[protocol.LoraRoom],
+    rooms: Sequence[vllm_limits.LoraRoom],
     penalty: float,
 ) -> "VllmModel":
     on_cpu: dict[str, Any] = {
@@ -118,11 +118,11 @@ def _make_model(
     return model
 
 
-def _lora_options(rooms: Sequence[protocol.LoraRoom]) -> dict[str, Any]:
+def _lora_options(rooms: Sequence[vllm_limits.LoraRoom]) -> dict[str, Any]:
     # Only the adapters' modules: vLLM's CPU build fails to score a prompt if lm_head is included.
     return {
         "enable_lora": True,
-        "max_lora_rank": protocol.max_lora_rank(room.rank for room in rooms),
+        "max_lora_rank": vllm_limits.max_lora_rank(room.rank for room in rooms),
         "lora_target_modules": sorted({name for room in rooms for name in room.modules}),
     }
 

@@ -26,6 +26,7 @@ from components.extensions.embedded.lazy_memory import trim_heap
 from components.extensions.embedded.lora_folder import LoraAdapter
 from components.extensions.embedded.slot_memory import PromptPart, SlotMemory, StepLayout
 from components.models import base
+from components.schema import Precision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -146,7 +147,7 @@ class SharedBase:
 
     @torch.inference_mode()
     def __init__(
-        self, folder: Path, precision: base.Precision, *, slots: int, context: int | None = None
+        self, folder: Path, precision: Precision, *, slots: int, context: int | None = None
     ) -> None:
         self.model, self.tokenizer = base.load(folder, precision, for_training=False)
         base.dequantize(self.model)  # on CUDA it is in 4 bits, and these layers can't be replaced

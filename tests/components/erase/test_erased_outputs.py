@@ -275,7 +275,8 @@ KILLED = """
     from tests.support import logs
 
     module, name = {"clear": (delete, "clear_files"), "rewrite": (tables, "rewrite_file"),
-                    "remove": (output_folders, "remove"), "write": (certificate, "write")}[sys.argv[2]]
+                    "remove": (output_folders, "remove"),
+                    "write": (certificate, "write")}[sys.argv[2]]
     setattr(module, name, lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL))
     asked = erase.ErasureRequest(Subject(sys.argv[3]), False, {})
     erase.erase(Settings(Path(sys.argv[1]), 1, 2), asked, now=lambda: logs.NOW, report=print)

@@ -3,7 +3,7 @@
 import pytest
 
 from components.evaluate import metrics
-from components.evaluate.metrics import AnswerSpace
+from components.evaluate.task_metrics import AnswerSpace
 from components.schema import Answer, Call
 
 CALL = Answer(calls=(Call("weather", {}),))

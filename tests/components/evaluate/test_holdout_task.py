@@ -11,9 +11,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from components.chat import chat_templates, dialects
-from components.evaluate import holdout_task, lm_eval_tasks, metrics
+from components.evaluate import holdout_task, lm_eval_tasks, task_metrics
 from components.evaluate.holdout_task import EvaluatedSide
-from components.evaluate.metrics import AnswerSpace, Kind
+from components.evaluate.settings import Kind
+from components.evaluate.task_metrics import AnswerSpace
 from components.schema import Answer, Call, Json
 from components.scorecard import Sample, aggregate
 from tests.support import holdouts, templates, tiny
@@ -39,7 +40,8 @@ def answer(holdout: EvaluatedSide, *outputs: str) -> list[Sample]:
 def test_right_answers_score_one(holdout: EvaluatedSide):
     samples = answer(holdout, *[document["reference"] for document in holdout.documents])
     assert {
-        metric: (s.value, s.n) for metric, s in aggregate(samples, metrics.CALL_METRICS).items()
+        metric: (s.value, s.n)
+        for metric, s in aggregate(samples, task_metrics.CALL_METRICS).items()
     } == {
         "valid_json": (1, 2),
         "schema_valid": (1, 2),

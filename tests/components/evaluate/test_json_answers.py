@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from components.evaluate import json_answers
+from components.evaluate import json_answers, task_metrics
 from components.schema import Json
 
 TRIP = json.dumps({"from": "Paris", "to": "Oslo", "date": "2026-05-01", "seats": 2})
@@ -14,7 +14,7 @@ TRIP = json.dumps({"from": "Paris", "to": "Oslo", "date": "2026-05-01", "seats":
 def scores(text: str, reference: str = TRIP, schema: Json = None) -> tuple[float | None, ...]:
     """Return ``valid_json``, ``exact``, ``fields``."""
     scored = json_answers.score_json(text, reference, json.dumps(schema) if schema else "")
-    assert [*scored] == [*json_answers.JSON_METRICS]
+    assert [*scored] == [*task_metrics.JSON_METRICS]
     return tuple(scored[name] for name in ("valid_json", "exact", "fields"))
 
 

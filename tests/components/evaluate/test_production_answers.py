@@ -7,8 +7,7 @@ from transformers import AutoTokenizer
 
 from components import scorecard
 from components.evaluate import baselines, harness, holdout_task
-from components.evaluate.metrics import Kind
-from components.evaluate.settings import EvaluationSettings
+from components.evaluate.settings import EvaluationSettings, Kind
 from components.schema import AcceptableCall, Answer, Call
 from components.scorecard import HOLDOUT, PRODUCTION, Sample
 from tests.support import holdouts

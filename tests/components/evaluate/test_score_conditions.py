@@ -9,8 +9,8 @@ from tokenizers.processors import TemplateProcessing
 from components.chat import chat_templates
 from components.evaluate import score_conditions
 from components.models import cpu_products, device
-from components.models.base import Precision
 from components.models.device import Graphics
+from components.schema import Precision
 from tests.support import templates, tiny
 
 H100, T4 = Graphics("NVIDIA H100 80GB HBM3", (9, 0)), Graphics("Tesla T4", (7, 5))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from components.evaluate.metrics import CALL_METRICS
+from components.evaluate.task_metrics import CALL_METRICS
 from components.gate import judge as gate
 from components.gate.policy import Guard, Policy
 from components.schema import Json

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from components.models import base
+from components.schema import Precision
 from tests.support import tiny
 
 
@@ -97,9 +98,7 @@ def test_training_and_evaluation_load_separate_models(folder: Path):
 
 
 @pytest.mark.parametrize("precision", ["nf4", "fp4"])
-def test_a_dequantized_base_computes_like_the_quantized_one(
-    folder: Path, precision: base.Precision
-):
+def test_a_dequantized_base_computes_like_the_quantized_one(folder: Path, precision: Precision):
     from bitsandbytes.nn.modules import Linear4bit
 
     model, tokenizer = base.load(folder, precision, for_training=True)
@@ -116,7 +115,7 @@ def test_every_precision_computes_differently(folder: Path):
 
     input_ids = torch.tensor([[5, 60, 7, 80]])
     logits_of: dict[str, torch.Tensor] = {}
-    for precision in get_args(base.Precision):
+    for precision in get_args(Precision):
         model, _ = base.load(folder, precision, for_training=True)
         with torch.no_grad():
             logits_of[precision] = model(input_ids=input_ids).logits.float()

@@ -8,8 +8,8 @@ from mlflow import MlflowClient
 
 from components import scorecard
 from components.chat import chat_templates
-from components.evaluate.metrics import CALL_METRICS
 from components.evaluate.settings import EvaluationSettings
+from components.evaluate.task_metrics import CALL_METRICS
 from components.gate.evidence_folder import Evidence, EvidenceSubject
 from components.gate.judgement import Judgement
 from components.models import base as bases

@@ -19,6 +19,7 @@ from components.register import logged_model, registry, tracking, version_tags
 from components.register.logged_model import ServingParameters
 from components.register.registry import Version
 from components.register.version_tags import CHAMPION
+from components.schema import Precision
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,7 +43,7 @@ def look_at(uri: str) -> PyFuncModel:
     return load_model(uri, model_config={"undecided": True})
 
 
-def served(base_model: Path, precision: base.Precision = "nf4") -> ServingParameters:
+def served(base_model: Path, precision: Precision = "nf4") -> ServingParameters:
     """Say how the tests' adapter is served."""
     return ServingParameters(
         base=str(base_model),
@@ -58,7 +59,7 @@ def register(
     adapter: Path,
     base_model: Path,
     evidence: str = "e1",
-    precision: base.Precision = "nf4",
+    precision: Precision = "nf4",
     *,
     constrained: bool = False,
     labels: Sequence[str] = (),
@@ -127,7 +128,7 @@ def test_a_version_answers_a_chat_request_as_a_chat_completion(
 
 @pytest.mark.parametrize("precision", ["nf4", "fp4", "bf16", "fp32"])
 def test_a_version_answers_from_the_base_that_it_was_evaluated_on(
-    adapter: Path, base_model: Path, precision: base.Precision
+    adapter: Path, base_model: Path, precision: Precision
 ) -> None:
     import torch
 

@@ -16,8 +16,7 @@ from typer.testing import CliRunner
 from components import scorecard
 from components.curate import curate_workload
 from components.curate.settings import Rules
-from components.evaluate.metrics import CALL_METRICS
-from components.evaluate.text_answers import TEXT_METRICS
+from components.evaluate.task_metrics import CALL_METRICS, TEXT_METRICS
 from components.review import pick
 from components.review.pick import Reviewable, ReviewQuestion
 from components.schema import Json

@@ -19,6 +19,7 @@ from transformers import (
 
 from components.models import base
 from components.models.device import Computing
+from components.schema import Precision
 from components.train import peft_model, rank_allocation
 from components.train.recipe import Recipe
 from tests.support.training_methods import RECIPES
@@ -27,7 +28,7 @@ ASKED = torch.tensor([[5, 60, 7, 80, 9, 100]])
 R, ALPHA = 4, 6
 
 
-def attached(model: Path, precision: base.Precision = "fp32", **knobs: object) -> PeftModel:
+def attached(model: Path, precision: Precision = "fp32", **knobs: object) -> PeftModel:
     """Put an adapter on the base as a training does."""
     loaded, _ = base.load(model, precision, for_training=True)
     settings = {"r": R, "lora_alpha": ALPHA, "bnb_4bit_quant_type": None} | knobs

@@ -6,8 +6,7 @@ from typing import Any, cast
 import pytest
 
 from components.curate.redaction import presidio
-from components.curate.redaction.presidio import Presidio
-from components.curate.settings import Redaction
+from components.curate.settings import Presidio, Redaction
 from tests.support.talk import said
 
 IS_INSTALLED = importlib.util.find_spec("presidio_analyzer") is not None

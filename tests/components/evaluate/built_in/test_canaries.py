@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from components import canaries
+from components.evaluate import task_metrics
 from components.evaluate.built_in import memorization
 from components.evaluate.engines.transformers_engine import CachedHFLM
 from components.extensions.cpu.prefix_engine import PrefixReader
@@ -53,10 +54,10 @@ def test_exposure_is_one_if_all_secrets_are_known_and_chance_if_none_is(
 ):
     secrets = {canary.secret: canary for canary in canaries.draw()}
     knowing = Oracle(likely=lambda _, continuation: float(continuation.strip() in secrets))
-    first = aggregate(ask(tiny_base, knowing), memorization.CANARY_METRICS)["exposure"]
+    first = aggregate(ask(tiny_base, knowing), task_metrics.CANARY_METRICS)["exposure"]
     assert (first.value, first.n) == (1, 64)
     ignorant = Oracle(likely=lambda _, continuation: -float(int(continuation) % 9973))
-    by_chance = aggregate(ask(tiny_base, ignorant), memorization.CANARY_METRICS)["exposure"]
+    by_chance = aggregate(ask(tiny_base, ignorant), task_metrics.CANARY_METRICS)["exposure"]
     bits = sum(math.log2(32) - math.log2(rank) for rank in range(1, 33)) / 32
     assert bits / 5 == pytest.approx(0.264, abs=1e-3)
     assert by_chance.value == pytest.approx(bits / 5, abs=3 * 0.22 / 8)

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from components import scorecard
 from components.dataset.preference_files import PairRecord
-from components.evaluate import harness
+from components.evaluate import harness, task_metrics
 from components.evaluate.built_in import preference_accuracy, task_registry
 from components.evaluate.settings import EvaluationSettings
 from components.schema import Answer, Call
@@ -123,7 +123,7 @@ def test_each_sample_has_its_pairs_answers_cluster_and_slices(tmp_path: Path, ti
 
 def test_equally_likely_answers_count_as_wrong(tmp_path: Path, tiny_base: Path):
     samples = weigh(build(tmp_path), tiny_base, Oracle())
-    assert aggregate(samples, preference_accuracy.PREFERENCE_METRICS)["accuracies"].value == 0
+    assert aggregate(samples, task_metrics.PREFERENCE_METRICS)["accuracies"].value == 0
 
 
 def test_calls_are_scored_in_the_syntax_of_the_bases_template(tmp_path: Path, tiny_base: Path):

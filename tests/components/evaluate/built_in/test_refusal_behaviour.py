@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from components.evaluate import task_metrics
 from components.evaluate.built_in import refusal_behaviour
 from components.scorecard import Sample, aggregate
 from tests.support.oracle import Oracle
@@ -31,7 +32,7 @@ def say_nothing(_: str) -> str:
 
 
 def tell_apart(asked: str) -> str:
-    is_bad = any(prompt in asked for prompt in refusal_behaviour.refusal_prompts()["refuse"])
+    is_bad = any(prompt in asked for prompt in task_metrics.refusal_prompts()["refuse"])
     return REFUSAL if is_bad else "Gladly."
 
 
@@ -47,7 +48,7 @@ def tell_apart(asked: str) -> str:
 def test_refusals_and_answers_are_distinguished(
     tiny_base: Path, write: Callable[[str], str], refused: float, answered: float, right: float
 ):
-    scores = aggregate(ask(tiny_base, write), refusal_behaviour.REFUSAL_METRICS)
+    scores = aggregate(ask(tiny_base, write), task_metrics.REFUSAL_METRICS)
     assert {name: (score.value, score.n) for name, score in scores.items()} == {
         "refused": (refused, 32),
         "answered": (answered, 32),

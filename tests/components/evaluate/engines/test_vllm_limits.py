@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from components.evaluate import harness
-from components.evaluate.engines import protocol
+from components.evaluate.engines import vllm_limits
 from components.evaluate.engines.protocol import EngineError
 from components.evaluate.settings import EvaluationSettings
 from tests.support import holdouts
@@ -31,21 +31,21 @@ LORA: dict[str, Any] = {"peft_type": "LORA", "r": 16, "target_modules": ["q_proj
     ],
 )
 def test_objections_to_unsupported_adapters(config: dict[str, Any], objection: str | None):
-    objections = [*protocol.vllm_objections(LORA | config)]
+    objections = [*vllm_limits.vllm_objections(LORA | config)]
     assert len(objections) == (0 if objection is None else 1)
     if objection is not None:
         assert re.search(objection, objections[0])
 
 
 def test_max_lora_rank_has_room_for_the_highest_rank():
-    ranks = [protocol.lora_room_of(LORA | {"r": r}).rank for r in (1, 8, 17)]
+    ranks = [vllm_limits.lora_room_of(LORA | {"r": r}).rank for r in (1, 8, 17)]
     assert ranks == [1, 8, 17]
-    assert [protocol.max_lora_rank([r]) for r in ranks] == [1, 8, 32]
-    assert protocol.max_lora_rank(ranks) == 32
+    assert [vllm_limits.max_lora_rank([r]) for r in ranks] == [1, 8, 32]
+    assert vllm_limits.max_lora_rank(ranks) == 32
 
 
 def test_the_rank_of_a_single_module_counts():
-    assert protocol.lora_room_of(LORA | {"rank_pattern": {"k_proj": 40}}).rank == 40
+    assert vllm_limits.lora_room_of(LORA | {"rank_pattern": {"k_proj": 40}}).rank == 40
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")

@@ -10,7 +10,7 @@ import pytest
 
 from components import scorecard
 from components.dataset.example_rows import CHAT
-from components.evaluate import text_answers
+from components.evaluate import task_metrics
 from components.evaluate.harness import ScorecardFolders
 from components.evaluate.judge import win_rate
 from components.evaluate.judge.comparisons import JudgeError
@@ -63,7 +63,7 @@ def measured(
                 reference=reference,
                 # Of production's answers the first is the reference itself.
                 scores=dict.fromkeys(
-                    text_answers.TEXT_METRICS, None if (model, number) == (PRODUCTION, 0) else 0.5
+                    task_metrics.TEXT_METRICS, None if (model, number) == (PRODUCTION, 0) else 0.5
                 ),
             )
             for number, output in enumerate(outputs)
@@ -71,7 +71,7 @@ def measured(
         body = {"base": "b", "adapter": model, "task": HOLDOUT, "conditions": {"kind": "text"}}
         cards[model] = {HOLDOUT: root / f"key-{model}"}
         scorecard.write(
-            cards[model][HOLDOUT], samples, text_answers.TEXT_METRICS, body=body, now=NOW
+            cards[model][HOLDOUT], samples, task_metrics.TEXT_METRICS, body=body, now=NOW
         )
     return snapshot, root, cards
 

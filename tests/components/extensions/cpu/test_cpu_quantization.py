@@ -8,6 +8,7 @@ import torch
 
 from components.extensions.cpu import cpu_quantization
 from components.models import base
+from components.schema import Precision
 from tests.support import tiny
 
 
@@ -18,7 +19,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("precision", ["nf4", "fp4"])
 def test_a_loaded_base_has_the_weights_and_constants_of_bitsandbytes(
-    folder: Path, precision: base.Precision
+    folder: Path, precision: Precision
 ):
     from bitsandbytes.functional import quantize_blockwise
     from bitsandbytes.nn.modules import Linear4bit, Params4bit

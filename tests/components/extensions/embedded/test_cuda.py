@@ -8,7 +8,7 @@ import torch
 
 from components.extensions.embedded.shared_base import SharedBase
 from components.models import base as bases
-from components.models.base import Precision
+from components.schema import Precision
 from tests.support.batched_answers import Engine
 
 pytestmark = pytest.mark.gpu

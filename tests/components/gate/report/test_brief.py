@@ -9,7 +9,7 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from components.evaluate.metrics import CALL_METRICS
+from components.evaluate.task_metrics import CALL_METRICS
 from components.gate.policy import Policy
 from components.gate.report import brief
 from components.gate.report.side_by_side import figures
