@@ -30,7 +30,7 @@ def report(workload: Workload) -> FrozenWorkload:
         for rule in curated.lost:
             get_run_logger().warning("nothing was frozen: %s", rule.loss)
         get_run_logger().warning(
-            "`flywheel held list` shows examples, and `flywheel held release --workload %s --rule "
+            "`flywheel held` shows examples, and `flywheel held --release --workload %s --rule "
             "RULE` continues",
             workload.workload,
         )
@@ -64,7 +64,7 @@ def freeze(workload: Workload) -> FrozenWorkload:
     )
     if tally.flagged:
         get_run_logger().info(
-            "rules found and did not drop: %s; `flywheel held list` shows what waits for a person",
+            "rules found and did not drop: %s; `flywheel held` shows what waits for a person",
             tally.flagged,
         )
     if tally.unjudgeable:

@@ -16,7 +16,6 @@ from pathlib import Path
 import typer.main
 from pydantic import BaseModel
 
-from components.receive.settings import Limits
 from components.serve.settings import ServeSettings
 from flows import settings
 from flows.workload_file import Workload
@@ -116,7 +115,7 @@ def _closure(module: str) -> int:
 
 def _settings() -> int:
     known: set[type[BaseModel]] = set()
-    for model in (Workload, ServeSettings, Limits):
+    for model in (Workload, ServeSettings):
         known |= _models(model, known)
     return sum(len(model.model_fields) for model in known)
 

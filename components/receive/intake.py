@@ -17,11 +17,14 @@ from components.receive.admission import Admission, Hold, Pace
 from components.receive.client_tokens import Quotas, Token, TokenError, TokenFile
 from components.receive.payloads import Envelope, SpoolLine
 from components.receive.readers import Readers
-from components.receive.settings import Limits, RefusedError
+from components.receive.settings import MIB, Limits, RefusedError
 from components.store import spool
 
 RETRY_SECONDS = 5
 MEASURE_SECONDS = 2.0
+
+SEGMENT_BYTES = 32 * MIB
+"""A segment of this size is sealed; larger segments need more memory to load."""
 
 LARGE_BYTES = 2**18
 """Longer lines have a segment of their own, because other lines would wait too long for them."""
@@ -157,7 +160,7 @@ class Commits:
             self._settle(self._waiting)
 
     def _seconds_until_due(self) -> float:
-        if self._writer.size >= self._limits.segment_bytes:
+        if self._writer.size >= SEGMENT_BYTES:
             return 0.0
         until_measured = self._measured + MEASURE_SECONDS - time.monotonic()
         until_old = self._limits.segment_seconds - self._writer.age
@@ -188,7 +191,7 @@ class Commits:
         A gateway sends no line after a failure, so a failed writer itself has to find out that the
         disk has room again.
         """
-        is_large = self._writer.size >= self._limits.segment_bytes
+        is_large = self._writer.size >= SEGMENT_BYTES
         try:
             if is_large or self._writer.age >= self._limits.segment_seconds:
                 self._writer.seal()

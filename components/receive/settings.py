@@ -1,44 +1,40 @@
 """The receiver's limits, and the error for refused requests."""
 
-from pydantic import Field
-
-from components.schema import Config
+from dataclasses import dataclass
 
 MIB = 2**20
 
 
-class Limits(Config):
+@dataclass(frozen=True, slots=True)
+class Limits:
     """Bounds that keep a receiver available to all its clients."""
 
-    body_bytes: int = Field(default=16 * MIB, ge=1)
+    body_bytes: int = 16 * MIB
     """A longer body, as sent or unpacked, is answered with 413."""
 
-    request_seconds: float = Field(default=30.0, gt=0)
+    request_seconds: float = 30.0
     """A request that has not fully arrived after this many seconds is answered with 408 and cut."""
 
-    write_seconds: float = Field(default=30.0, gt=0)
+    write_seconds: float = 30.0
     """A client that reads nothing of its answer for this many seconds is cut."""
 
-    connections: int = Field(default=512, ge=1)
+    connections: int = 512
     """Connections beyond these are answered with 503 and closed."""
 
-    held_bytes: int = Field(default=64 * MIB, ge=1)
+    held_bytes: int = 64 * MIB
     """Total bytes of bodies that wait for the disk; more are answered with 503."""
 
-    client_share: float = Field(default=0.5, gt=0, le=1)
+    client_share: float = 0.5
     """Fraction of ``held_bytes`` and ``connections`` that one client may use; more is answered with
     429."""
 
-    large_bytes_per_second: int = Field(default=16 * MIB, ge=1)
+    large_bytes_per_second: int = 16 * MIB
     """Maximum rate at which all large bodies of a client are received and unpacked."""
 
-    spooled_bytes: int = Field(default=16 * 1024 * MIB, ge=1)
+    spooled_bytes: int = 16 * 1024 * MIB
     """Once this many bytes wait for collect, all requests are answered with 503."""
 
-    segment_bytes: int = Field(default=32 * MIB, ge=1)
-    """A segment of this size is sealed; larger segments need more memory to load."""
-
-    segment_seconds: float = Field(default=5.0, gt=0)
+    segment_seconds: float = 5.0
     """A segment of this age is sealed; collect does not see younger segments."""
 
 

@@ -194,7 +194,7 @@ def owners_note(name: str) -> str:
 def owners_remedy(accounts: str) -> str:
     """Return how the operator takes a model from accounts."""
     return (
-        f"`flywheel account remove` takes that from {accounts}, and `account add` makes an account "
+        f"`flywheel account --remove` takes that from {accounts}, and `account` makes an account "
         "again, without it; then delete in MLflow what they made of this name"
     )
 

@@ -129,6 +129,5 @@ def _server(
     return HttpUpstream(
         fallback.url,
         api_key=http_upstream.read_key(fallback.api_key_env, environment, fallback.name),
-        connect_seconds=settings.engine.connect_seconds,
         answer_seconds=settings.limits.answer_seconds,
     )

@@ -25,7 +25,7 @@ from components.serve.gateway_reports import GatewayReports
 from components.serve.rollout import Rollout
 from components.serve.routes import Current
 from components.serve.serve_places import ServePlaces
-from components.serve.settings import ServeSettings
+from components.serve.settings import DEFAULT_TIMES, ServeSettings, SwapTimes
 from components.serve.staged_version import StagedVersion
 from components.serve.staging_children import StagingChildren, StagingError
 from components.serve.swap import AdapterSwap, SwapRefusedError
@@ -48,13 +48,14 @@ async def following(
     current: Current,
     store: ObjectStore | None = None,
     make_rollout: Callable[[AdapterSwap], Rollout] | None = None,
+    times: SwapTimes = DEFAULT_TIMES,
 ) -> AsyncGenerator["Follower"]:
     """Serve what the routes file has, then follow the registry until the end of the block.
 
     Without a registry the routes stay as they are, and without ``make_rollout`` no version answers
     a share.
     """
-    follower = Follower(settings, places, registry, current, store, make_rollout)
+    follower = Follower(settings, places, registry, current, store, make_rollout, times)
     await follower.start()
     tasks = [asyncio.create_task(_keep_running(work)) for work in follower.work()]
     try:
@@ -77,18 +78,20 @@ class Follower:
         current: Current,
         store: ObjectStore | None = None,
         make_rollout: Callable[[AdapterSwap], Rollout] | None = None,
+        times: SwapTimes = DEFAULT_TIMES,
     ) -> None:
         self.engines: dict[str, ServingEngine] = make_engines(settings.engine)
         self._settings, self._places = settings, places
         # By workload and version: the step, and the base, of what is being followed.
         self._preparing: dict[tuple[str, str], str] = {}
         self._bases: dict[tuple[str, str], str] = {}
-        self._staging = StagingChildren(settings, places, registry)
+        self._staging = StagingChildren(settings, places, registry, times.staging)
         self.swap = AdapterSwap(
             places.folder,
             self.engines,
             current,
             settings.swap,
+            times=times,
             max_residents=settings.engine.max_loras,
             is_constrained=self._is_constrained,
         )
@@ -102,7 +105,7 @@ class Follower:
                 self,
                 self.rollout,
                 workloads=settings.only,
-                seconds=settings.swap.follow_seconds,
+                seconds=times.follow,
             )
             if self._registry is not None
             else None

@@ -40,7 +40,7 @@ from components.serve.rollout import Rollout
 from components.serve.routes import Current
 from components.serve.serve_metrics import ServeMetrics
 from components.serve.served_workloads import ServedWorkloads, visible_status
-from components.serve.settings import ServeSettings
+from components.serve.settings import BODY_BYTES, ServeSettings
 from components.serve.shadow_requests import ShadowRequests
 from components.store import spool
 
@@ -202,9 +202,9 @@ class Gateway:
         route, has_server = self.current.routes.get(workload), self.settings.has_server(workload)
         if route is None and workload in self._workloads.elsewhere:
             return read.sent
-        most, checked = self.settings.limits.body_bytes, read.checked
-        if size > most:
-            checked = OpenAiError(413, f"the body has {size} bytes, expected at most {most}")
+        checked = read.checked
+        if size > BODY_BYTES:
+            checked = OpenAiError(413, f"the body has {size} bytes, expected at most {BODY_BYTES}")
         if not isinstance(checked, OpenAiError):
             return checked
         if route is None or not has_server:

@@ -79,11 +79,7 @@ def create(
         settings,
         current,
         engines,
-        limits=limits
-        or Limits(
-            connections=2 * settings.limits.open_requests,
-            write_seconds=settings.limits.write_seconds,
-        ),
+        limits=limits or Limits(connections=2 * settings.limits.open_requests),
         receiver=receiver,
         environment=environment or {},
         status=status,

@@ -250,7 +250,7 @@ async def prove(
                 single = replace(resident, references=resident.references.single(probe))
                 await _score_alone(engine, single, others, measured)
     except TimeoutError:
-        objection, status = f"the proof took longer than {timeout:g} s (proof_timeout_seconds)", 504
+        objection, status = f"the proof took longer than {timeout:g} s", 504
     except UpstreamError as error:
         objection, status = error.reason, error.status
     except ProofError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from components.serve import proof
 from components.serve.engines.serving_engine import Generation, ServingEngine, UpstreamError
 from components.serve.proof import Proof, Resident
-from components.serve.settings import SwapSettings
+from components.serve.settings import SwapSettings, SwapTimes
 from components.serve.staged_adapters import StagedAdapters
 from components.serve.staged_version import StagedVersion
 from components.store import manifest
@@ -53,6 +53,7 @@ class Replica:
         adapters: StagedAdapters,
         others: Callable[[StagedVersion], list[Resident]],
         settings: SwapSettings,
+        times: SwapTimes,
     ) -> Proof:
         """Load a version unless it is there, and prove it.
 
@@ -60,7 +61,8 @@ class Replica:
             model: The engine's name of its adapter.
             adapters: Where it is staged.
             others: Returns the other adapters here, those that it is told from first.
-            settings: How a proof is made.
+            settings: Whether an adapter without effect may serve.
+            times: How long a proof may take.
         """
         async with self.lock:
             try:
@@ -72,7 +74,7 @@ class Replica:
                     self.engine,
                     resident,
                     beside,
-                    timeout=settings.proof_timeout_seconds,
+                    timeout=times.longest_proof,
                     is_unproved_allowed=settings.unproved,
                 )
             except TimeoutError:
@@ -88,7 +90,7 @@ class Replica:
         return made
 
     async def is_itself(
-        self, resident: Resident, others: Sequence[Resident], settings: SwapSettings
+        self, resident: Resident, others: Sequence[Resident], times: SwapTimes
     ) -> bool:
         """Return whether an adapter is itself on one text, another one at each of the checks."""
         async with self.lock:
@@ -96,7 +98,7 @@ class Replica:
                 self.engine,
                 resident,
                 others,
-                timeout=settings.proof_timeout_seconds,
+                timeout=times.longest_proof,
                 probe=self.checks,
             )
         return made.objection is None

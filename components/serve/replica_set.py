@@ -17,7 +17,7 @@ from components.serve.engines.serving_engine import EngineNeeds, ServingEngine, 
 from components.serve.proof import Proof, Resident
 from components.serve.replica import FIRST_WAIT, Replica
 from components.serve.routes import Routes, RouteSwitch, Served
-from components.serve.settings import SwapSettings
+from components.serve.settings import SwapSettings, SwapTimes
 from components.serve.staged_adapters import StagedAdapters
 from components.serve.staged_version import StagedVersion
 
@@ -40,7 +40,8 @@ class ReplicaSet:
         engines: The replicas by name; changes with them.
         switch: What changes the routes.
         adapters: The staged versions.
-        settings: Timeouts.
+        settings: Whether an adapter without effect may serve.
+        times: How long a proof may take.
         is_constrained: Whether a version's calls are held to their schemas.
         leftovers: Returns the models that a swap loaded once and that nobody needs.
         unload_again: Unloads a model that a replica did not unload, unless that is under way.
@@ -52,13 +53,15 @@ class ReplicaSet:
         switch: RouteSwitch,
         adapters: StagedAdapters,
         settings: SwapSettings,
+        times: SwapTimes,
         *,
         is_constrained: Callable[[StagedVersion], bool],
         leftovers: Callable[[], set[str]],
         unload_again: Callable[[str], None],
     ) -> None:
         self.engines = engines
-        self._switch, self._adapters, self._settings = switch, adapters, settings
+        self._switch, self._adapters = switch, adapters
+        self._settings, self._times = settings, times
         self._is_constrained, self._leftovers = is_constrained, leftovers
         self._unload_again = unload_again
         self.kept: set[str] = set()
@@ -143,7 +146,7 @@ class ReplicaSet:
         except UpstreamError as error:
             LOG.warning("%s does not list its adapters: %s", engine.name, error.reason)
             listed = expected  # the next check can't be put off: it says who answers
-        is_due = time.monotonic() - replica.checked_at >= self._settings.proof_seconds
+        is_due = time.monotonic() - replica.checked_at >= self._times.proof
         if is_due:
             for model in self.kept & listed:
                 self._unload_again(model)
@@ -157,7 +160,7 @@ class ReplicaSet:
         replica.checked_at = now = time.monotonic()
         replica.checks += 1
         oldest = min(expected, key=lambda model: replica.proved_at.get(model, 0.0), default="")
-        age, most = now - replica.proved_at.get(oldest, 0.0), self._settings.proof_seconds
+        age, most = now - replica.proved_at.get(oldest, 0.0), self._times.proof
         doubtful = [oldest] if oldest and age >= CHECKS_PER_PROOF * most else []
         others = expected - {*doubtful}
         return doubtful + [model for model in others if not await self._check(replica, model)]
@@ -173,7 +176,7 @@ class ReplicaSet:
                 resident = self._adapters.resident(model)
             except (OSError, ValueError):  # said by the proof
                 return False
-            is_itself = await replica.is_itself(resident, others, self._settings)
+            is_itself = await replica.is_itself(resident, others, self._times)
             if is_itself:
                 await self._route(replica, served, is_in=True)
             return is_itself
@@ -235,7 +238,7 @@ class ReplicaSet:
         def others(staged: StagedVersion) -> list[Resident]:
             return self._others(replica, staged)
 
-        return await replica.bring(model, self._adapters, others, self._settings)
+        return await replica.bring(model, self._adapters, others, self._settings, self._times)
 
     def _served_by(self, replica: Replica) -> list[Served]:
         """Return the versions that a replica's base is the base of."""

@@ -1,6 +1,7 @@
 """The file ``serve.yaml``: engine and replicas, routing, fallbacks, logging, limits."""
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
@@ -10,6 +11,9 @@ from components.store.addresses import without_secrets
 
 EngineKind: TypeAlias = Literal["embedded", "vllm", "nim", "sglang", "lorax"]
 LoggingMode: TypeAlias = Literal["required", "best_effort"]
+
+BODY_BYTES = 4 * 2**20
+"""A longer request body is answered with 413, unless another server may answer it."""
 
 KEY_NAME = re.compile(r"(?!(AWS|MLFLOW|PREFECT|FLYWHEEL)_)[A-Za-z_][A-Za-z0-9_]*")
 """A variable whose value may be sent to another server: none of the gateway's own credentials."""
@@ -108,9 +112,6 @@ class EngineSettings(Config):
     threads: int | None = Field(default=None, ge=1)
     """Threads of ``embedded``; all cores but one if left out."""
 
-    connect_seconds: float = Field(default=2.0, gt=0)
-    """A replica that accepts no connection in this time is out, and the next one is tried."""
-
     first_byte_seconds: float = Field(default=60.0, gt=0)
     """A replica that sends nothing for this long is out; the client gets 504 if no other answers.
     Longer than the longest prompt takes."""
@@ -171,37 +172,38 @@ class RoutingRule(Config):
 class SwapSettings(Config):
     """How a new version takes over."""
 
-    follow_seconds: float = Field(default=2.0, gt=0)
-    """How often the champion is read from the registry."""
-
-    staging_seconds: float = Field(default=1800.0, gt=0)
-    """The longest staging of a version, with its references if they are to be made; a longer one is
-    ended, and tried again."""
-
     min_ready: int | None = Field(default=None, ge=1)
     """Replicas that must have proved a version before it serves; if left out, all healthy ones and
     at least half of all."""
-
-    drain_seconds: float = Field(default=300.0, gt=0)
-    """The longest wait for requests of an old version before it is unloaded."""
-
-    proof_seconds: float = Field(default=60.0, gt=0)
-    """How often each replica shows again, on one text, that its versions are themselves. One that
-    is not is proved whole at once, the others after 60 of these."""
 
     unproved: bool = False
     """Serve an adapter without measurable effect, which can't be told from its base; by default it
     is refused."""
 
-    proof_timeout_seconds: float = Field(default=120.0, gt=0)
-    """A replica whose proof takes longer is out."""
+
+@dataclass(frozen=True, slots=True)
+class SwapTimes:
+    """How long the steps of a swap may take, in seconds; not in the file.
+
+    ``follow``: how often the champion is read from the registry. ``staging``: the longest staging
+    of a version, with its references; a longer one is ended, and tried again. ``drain``: the
+    longest wait for requests of an old version before it is unloaded. ``proof``: how often each
+    replica shows again, on one text, that its versions are themselves; one that is not is proved
+    whole at once, the others after 60 of these. ``longest_proof``: a slower replica is out.
+    """
+
+    follow: float = 2.0
+    staging: float = 1800.0
+    drain: float = 300.0
+    proof: float = 60.0
+    longest_proof: float = 120.0
+
+
+DEFAULT_TIMES = SwapTimes()
 
 
 class GatewayLimits(Config):
     """Bounds on requests; those of the receiver (bodies in flight, the spool) hold as well."""
-
-    body_bytes: int = Field(default=4 * 2**20, ge=1)
-    """A longer request body is answered with 413, unless another server may answer it."""
 
     relayed_bytes: int = Field(default=32 * 2**20, ge=1)
     """So much a body may have that an OpenAI-compatible server answers."""
@@ -218,9 +220,6 @@ class GatewayLimits(Config):
 
     answer_seconds: float = Field(default=600.0, gt=0)
     """An answer that takes longer is cut."""
-
-    write_seconds: float = Field(default=30.0, gt=0)
-    """A client that does not read its stream for this long is taken to be gone."""
 
 
 class WorkloadServing(Config):
@@ -294,8 +293,8 @@ class ServeSettings(Config):
         """Return the bytes of a request's body to read before it is known who answers."""
         own = [fallback for each in self.workloads.values() for fallback in each.fallbacks or ()]
         if any(isinstance(fallback, OpenAiFallback) for fallback in (*self.fallbacks, *own)):
-            return max(self.limits.body_bytes, self.limits.relayed_bytes)
-        return self.limits.body_bytes
+            return max(BODY_BYTES, self.limits.relayed_bytes)
+        return BODY_BYTES
 
     def answered_elsewhere(self) -> frozenset[str]:
         """Return the workloads whose own fallbacks answer as long as they have no champion."""

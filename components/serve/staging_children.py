@@ -27,9 +27,14 @@ class StagingChildren:
     """The processes of ``components.serve.staging``; belongs to one event loop."""
 
     def __init__(
-        self, settings: ServeSettings, places: ServePlaces, address: RegistryAddress | None
+        self,
+        settings: ServeSettings,
+        places: ServePlaces,
+        address: RegistryAddress | None,
+        longest_seconds: float,
     ) -> None:
         self._settings, self._places, self._address = settings, places, address
+        self._longest_seconds = longest_seconds
         # By workload and version: what one run computes, the next one finds.
         self._locks = defaultdict[tuple[str, str], asyncio.Lock](asyncio.Lock)
 
@@ -66,7 +71,7 @@ class StagingChildren:
                 env={**os.environ, **self._environment()},
                 start_new_session=True,  # it has a child of its own, which ends with it
             )
-            seconds = self._settings.swap.staging_seconds
+            seconds = self._longest_seconds
             try:
                 async with asyncio.timeout(seconds):
                     output, _ = await process.communicate()

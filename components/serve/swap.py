@@ -17,7 +17,7 @@ from components.serve.engines.serving_engine import ServingEngine
 from components.serve.proof import Proof
 from components.serve.replica_set import ReplicaSet
 from components.serve.routes import CanaryRoute, Current, Route, Routes, RouteSwitch, Served
-from components.serve.settings import SwapSettings
+from components.serve.settings import DEFAULT_TIMES, SwapSettings, SwapTimes
 from components.serve.staged_adapters import StagedAdapters
 from components.serve.staged_version import StagedVersion
 from components.serve.swap_journal import SwapJournal
@@ -54,7 +54,8 @@ class AdapterSwap:
         folder: The home's folder ``serve``.
         engines: The replicas by name.
         current: The routes in use.
-        settings: Timeouts and the number of replicas that must be ready.
+        settings: The number of replicas that must be ready.
+        times: How long a step may take.
         max_residents: The most adapters that a replica may hold.
         is_constrained: Whether a workload's calls are held to their schemas.
     """
@@ -66,10 +67,12 @@ class AdapterSwap:
         current: Current,
         settings: SwapSettings,
         *,
+        times: SwapTimes = DEFAULT_TIMES,
         max_residents: int = 8,
         is_constrained: Callable[[StagedVersion], bool] = lambda _: False,
     ) -> None:
-        self.folder, self.current, self._settings = folder, current, settings
+        self.folder, self.current = folder, current
+        self._settings, self._times = settings, times
         self._journal = SwapJournal(folder)
         self.refusals: dict[str, Refusal] = {}
         # The model and the reason of the refusal that is each workload's last step in the journal.
@@ -85,6 +88,7 @@ class AdapterSwap:
             self._switch,
             self.adapters,
             settings,
+            times,
             is_constrained=is_constrained,
             leftovers=self._leftovers,
             unload_again=self._unload_again,
@@ -288,7 +292,7 @@ class AdapterSwap:
             if not models:
                 return []
             LOG.error("%s: %s is withdrawn: %s", workload, ", ".join(versions), why)
-            seconds = min(ERASED_DRAIN_SECONDS, self._settings.drain_seconds)
+            seconds = min(ERASED_DRAIN_SECONDS, self._times.drain)
             await self.current.drained(workload, epoch, seconds)
             left: list[str] = []
             for model in sorted(models):
@@ -388,7 +392,7 @@ class AdapterSwap:
         self._retiring[model] = asyncio.create_task(self._drain_and_unload(workload, model, epoch))
 
     async def _drain_and_unload(self, workload: str, model: str, epoch: int) -> None:
-        if not await self.current.drained(workload, epoch, self._settings.drain_seconds):
+        if not await self.current.drained(workload, epoch, self._times.drain):
             LOG.warning("%s: requests of %s are cut after the drain", workload, model)
         is_again = model in self.replicas.kept
         # Without the workload's lock: an unload that hangs must not hold up a rollback.

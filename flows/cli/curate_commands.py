@@ -32,12 +32,6 @@ if TYPE_CHECKING:
     from flows.snapshots import FrozenWorkload
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
-held_app = typer.Typer(
-    help="List and release rows that wait for a person, such as prompt injection, and rules that "
-    "left out very many.",
-    no_args_is_help=True,
-)
-app.add_typer(held_app, name="held")
 
 REQUEST_CHARACTERS = 160
 MAX_SHOWN = 50
@@ -149,9 +143,9 @@ def _print_losses(curated: "FrozenWorkload") -> None:
             print_line(f"  {example.interaction_id[:12]}{mark}: {request}")
     print_sentence(
         "nothing was frozen, and a turn stops here: that may be a mistake. Where it is right, "
-        f"`flywheel held release --workload {curated.tally.workload_id} --rule RULE` allows it "
-        "from the next curation on; curate.most_lost in the workload's file is the share that "
-        "passes unasked",
+        f"`flywheel held --release --workload {curated.tally.workload_id} --rule RULE` "
+        "allows it from the next curation on; curate.most_lost in the workload's file is the "
+        "share that passes unasked",
         indent="",
     )
 
@@ -190,36 +184,56 @@ def _existing_or_empty() -> "Generator[Connection]":
         yield con
 
 
-@held_app.command("list")
+@app.command()
 @exit_on(LookupError)
-def list_held(
-    interaction_id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="Show this one whole.")
+def held(
+    by: PersonOption,
+    interaction_ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ID]...", help="Interactions' ids, or their first characters."),
     ] = None,
     workload: WorkloadOption = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(help="With --release: a rule of --workload that left out very much."),
+    ] = None,
+    release: Annotated[
+        bool,
+        typer.Option(
+            "--release",
+            help="Let these interactions in, or the rule leave out as much as it does, from the "
+            "next curation on.",
+        ),
+    ] = False,
+    note: Annotated[str, typer.Option(help="Why it is harmless, or right.")] = "",
 ) -> None:
-    """List what waits: rules that left out very much, then what is held, the oldest first.
+    """List what waits for a person: rules that left out very much, and rows, such as injections.
 
-    With the id of an interaction, or its first characters, show that one: the rule's finding, the
-    messages and the answer. `flywheel held release` answers both.
+    With ids, show those whole: the rule's finding, the messages and the answer. `--release` lets
+    them in; for a rule it holds until the rule leaves out a further tenth of the requests.
     """
     from components.curate import held_rows
 
+    ids = interaction_ids or []
+    if release:
+        _release(ids, workload, rule, by=by, note=note)
+        return
     with open_warehouse() as con:
-        if interaction_id is not None:
-            _show_held(held_rows.find_held(con, interaction_id))
+        if ids:
+            for beginning in ids:
+                _show_held(held_rows.find_held(con, beginning))
             return
-        held = held_rows.waiting_rows(con, workload)
+        waiting = held_rows.waiting_rows(con, workload)
         losses = held_rows.open_losses(con, workload)
     for loss in losses:
         print_line(f"{loss.workload_id}: {loss}")
     table = new_table("id", "workload", "rule", "mark")
-    for row in held[:MAX_SHOWN]:
+    for row in waiting[:MAX_SHOWN]:
         table.add_row(row.interaction_id[:12], row.workload_id, row.rule, row.mark)
-    if held or not losses:
-        console.print(table if held else "nothing is held")
-    if len(held) > MAX_SHOWN:
-        console.print(f"and {len(held) - MAX_SHOWN} more")
+    if waiting or not losses:
+        console.print(table if waiting else "nothing is held")
+    if len(waiting) > MAX_SHOWN:
+        console.print(f"and {len(waiting) - MAX_SHOWN} more")
 
 
 def _show_held(row: "HeldInteraction") -> None:
@@ -230,29 +244,11 @@ def _show_held(row: "HeldInteraction") -> None:
         print_line(json.dumps(message, ensure_ascii=False))
 
 
-@held_app.command("release")
-@exit_on(LookupError)
-def release_held(
-    by: PersonOption,
-    interaction_ids: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[ID]...", help="Interactions' ids, or their first characters."),
-    ] = None,
-    rule: Annotated[
-        str | None,
-        typer.Option(help="Instead of interactions, a rule that left out very much of --workload."),
-    ] = None,
-    workload: Annotated[str | None, typer.Option(help="The workload of --rule.")] = None,
-    note: Annotated[str, typer.Option(help="Why it is harmless, or right.")] = "",
-) -> None:
-    """Release interactions, or let a rule leave out as much as it does, from the next curation on.
-
-    The latter holds until the rule leaves out a further tenth of the requests.
-    """
+def _release(ids: list[str], workload: str | None, rule: str | None, *, by: str, note: str) -> None:
     from components.curate import held_rows
     from components.store import warehouse
 
-    now, ids = datetime.now(UTC), interaction_ids or []
+    now = datetime.now(UTC)
     if bool(ids) == bool(rule) or bool(rule) != bool(workload):
         fail("releasing: expected ids of interactions, or --workload and --rule")
     with open_warehouse() as con, warehouse.transaction(con):

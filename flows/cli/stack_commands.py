@@ -35,10 +35,6 @@ if TYPE_CHECKING:
     from flows.stack.control import Status
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
-account_app = typer.Typer(
-    help="Add and remove people's accounts, where a team shares the servers.", no_args_is_help=True
-)
-app.add_typer(account_app, name="account")
 
 SERVICE_COLOURS = {
     "up": "green",
@@ -54,7 +50,6 @@ PATIENCE_SECONDS = 10.0  # how long `status` waits for another process that hold
 
 LOGIN_HINT = "Both ask for a login, which `{0} status --logins` shows"
 
-AccountName = Annotated[str, typer.Argument(help="What the person types as user.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
@@ -257,23 +252,23 @@ def _show_contents(contents: "dict[str, Json]") -> None:
         print_line(f"approvals that wait: {contents['approvals_waiting']}")
 
 
-@account_app.command()
+@app.command()
 @exit_on()
-def add(name: AccountName) -> None:
+def account(
+    name: Annotated[str, typer.Argument(help="What the person types as user.")],
+    remove: Annotated[bool, typer.Option("--remove", help="Delete it, at once.")] = False,
+) -> None:
     """Make an account that may look and answer, and print its password; it can't be shown again.
 
-    It opens MLflow, to read, and Prefect through the proxy (infra/team.md).
+    For servers that a team shares: it opens MLflow, to read, and Prefect through the proxy
+    (infra/team.md).
     """
+    if remove:
+        _change_account("DELETE", "delete", {"username": name})
+        return
     password = secrets.token_urlsafe(18)
     _change_account("POST", "create", {"username": name, "password": password})
     typer.echo(password)
-
-
-@account_app.command()
-@exit_on()
-def remove(name: AccountName) -> None:
-    """Delete an account, at once."""
-    _change_account("DELETE", "delete", {"username": name})
 
 
 def _change_account(method: str, action: str, body: dict[str, str]) -> None:

@@ -44,13 +44,13 @@ def write_status(home: Settings, **changes: object) -> None:
 
 def test_every_mistake_of_the_file_is_listed(home: Settings):
     home.serve_settings.write_text(
-        "engine: {kind: vllm}\nloging: required\nswap: {drain_seconds: -1}\n"
+        "engine: {kind: vllm}\nloging: required\nswap: {min_ready: -1}\n"
     )
     with pytest.raises(ServeFileError) as raised:
         gateway_status.read_serve_settings(home, None)
     text = str(raised.value)
     assert "serve.yaml: 3 mistake(s)" in text
-    for mistake in ("engine: vllm needs `replicas`", "loging: no such", "swap.drain_seconds: "):
+    for mistake in ("engine: vllm needs `replicas`", "loging: no such", "swap.min_ready: "):
         assert mistake in text
 
 

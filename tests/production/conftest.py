@@ -40,7 +40,7 @@ def terminal(production: Topology) -> Terminal:
 @pytest.fixture(scope="session")
 def account(terminal: Terminal) -> tuple[str, str]:
     """A person's own account, which the operator made."""
-    made = terminal.run("account", "add", "ann")
+    made = terminal.run("account", "ann")
     assert made.returncode == 0, made.stderr
     return "ann", made.stdout.strip()
 

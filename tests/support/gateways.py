@@ -180,7 +180,7 @@ def running(
                 launch_gateway.launch,
                 home,
                 _settings(running_engines, settings or {}),
-                Limits.model_validate(limits) if limits else None,
+                Limits(**limits) if limits else None,
                 receiver=receiver,
                 shutdown_seconds=shutdown_seconds,
                 store=store,

@@ -69,7 +69,6 @@ async def _serve(
             replica.name,
             HttpUpstream(
                 replica.url,
-                connect_seconds=engine.connect_seconds,
                 patience_seconds=engine.first_byte_seconds,
             ),
             base="base",

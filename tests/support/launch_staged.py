@@ -16,7 +16,7 @@ from components.serve.champion_watch import RegistryAddress
 from components.serve.follower import Follower
 from components.serve.routes import Current
 from components.serve.serve_places import ServePlaces
-from components.serve.settings import ServeSettings
+from components.serve.settings import ServeSettings, SwapTimes
 from components.serve.staged_version import StagedVersion
 from tests.support.fake_replicas import stage
 
@@ -25,6 +25,9 @@ def say(url: str) -> None:
     """Tell the parent where to send."""
     sys.stdout.write(f"{url}\n")
     sys.stdout.flush()
+
+
+TIMES = SwapTimes(follow=0.1, drain=1)
 
 
 class StagedFollower(Follower):
@@ -44,7 +47,7 @@ async def main() -> None:
     places = ServePlaces(Path(sys.argv[1]))
     made = partial(Rollouts, keys=places.home / "keys")
     registry = RegistryAddress(sys.argv[3])
-    follower = StagedFollower(settings, places, registry, current, None, made)
+    follower = StagedFollower(settings, places, registry, current, None, made, TIMES)
     await follower.start()
     tasks = [asyncio.create_task(work()) for work in follower.work()]
     app = gateway_process.create(

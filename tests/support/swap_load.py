@@ -13,7 +13,7 @@ from typing import Protocol
 
 from components.serve.engines.serving_engine import Generation, ServingEngine, UpstreamError
 from components.serve.routes import Current
-from components.serve.settings import SwapSettings
+from components.serve.settings import SwapSettings, SwapTimes
 from components.serve.staged_version import StagedVersion
 from components.serve.swap import AdapterSwap
 
@@ -55,11 +55,14 @@ async def running_swap(
     serve: Path,
     engines: Mapping[str, ServingEngine],
     settings: SwapSettings,
+    times: SwapTimes,
     *,
     max_residents: int = 8,
 ) -> AsyncGenerator[AdapterSwap]:
     """Run a swap over these replicas, and over those that the block adds."""
-    swap = AdapterSwap(serve, {**engines}, Current(), settings, max_residents=max_residents)
+    swap = AdapterSwap(
+        serve, {**engines}, Current(), settings, times=times, max_residents=max_residents
+    )
     await swap.start()
     watching = asyncio.create_task(swap.replicas.run())
     try:

@@ -13,7 +13,7 @@ from components.serve.engines.http_upstream import HttpUpstream
 from components.serve.engines.serving_engine import ServingEngine
 from components.serve.engines.vllm_server import VllmServer
 from components.serve.routes import Current
-from components.serve.settings import SwapSettings
+from components.serve.settings import SwapSettings, SwapTimes
 from components.serve.swap import AdapterSwap
 
 
@@ -24,7 +24,7 @@ async def main(
         f"vllm-{number}": VllmServer(f"vllm-{number}", HttpUpstream(url), base="the-base")
         for number, url in enumerate(urls, start=1)
     }
-    swap = AdapterSwap(serve, engines, Current(), SwapSettings(drain_seconds=1))
+    swap = AdapterSwap(serve, engines, Current(), SwapSettings(), times=SwapTimes(drain=1))
     await swap.start()
     adapters = serve / staged_version.ADAPTERS
     canary = [models.pop()] if has_canary else []

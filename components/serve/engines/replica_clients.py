@@ -73,7 +73,6 @@ def _make_engine(settings: EngineSettings, replica: ReplicaSettings) -> ServingE
     upstream = HttpUpstream(
         replica.url,
         api_key=http_upstream.read_key(settings.api_key_env, os.environ, name),
-        connect_seconds=settings.connect_seconds,
         patience_seconds=settings.first_byte_seconds,
     )
     adapters = Path(settings.adapters) if settings.adapters else None

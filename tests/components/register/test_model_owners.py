@@ -44,7 +44,7 @@ def test_doctor_names_who_else_may_change_a_model_and_what_helps() -> None:
     (found,) = checks.check_owners({"routing": [], "support": ["ann", "bob"]})
     assert (found.level, found.about) == ("wrong", "MLflow")
     assert "ann and bob may change the registered model support" in found.state
-    assert "`flywheel account remove` takes that from ann and bob" in str(found.fix)
+    assert "`flywheel account --remove` takes that from ann and bob" in str(found.fix)
 
 
 @pytest.fixture

@@ -168,8 +168,8 @@ def test_a_cut_stream_ends_with_an_error_and_a_partial_record(tmp_path: Path):
 
 
 def test_a_reader_that_stops_reading_is_cut_and_recorded(tmp_path: Path):
-    settings = {"limits": {"write_seconds": 0.5, "max_tokens": 100}}
-    with gateways.running(tmp_path, settings) as gateway:
+    settings = {"limits": {"max_tokens": 100}}
+    with gateways.running(tmp_path, settings, limits={"write_seconds": 0.5}) as gateway:
         body = json.dumps(
             {
                 "model": "support",

@@ -15,7 +15,7 @@ import pytest
 
 from components.serve.engines.embedded_process import EmbeddedOptions, EmbeddedProcess
 from components.serve.engines.serving_engine import Generation, UpstreamError
-from components.serve.settings import SwapSettings
+from components.serve.settings import SwapSettings, SwapTimes
 from components.serve.staged_version import StagedVersion
 from components.serve.swap import AdapterSwap, SwapRefusedError
 from tests.support import tiny
@@ -37,8 +37,8 @@ async def embedded(
     """Run a swap of embedded engines with these names."""
     options = EmbeddedOptions(base, "fp32", slots=4, threads=1)
     processes = [EmbeddedProcess(name, options) for name in names or ("embedded",)]
-    settings = SwapSettings(drain_seconds=20, proof_timeout_seconds=60, min_ready=1)
-    async with running_swap(serve, {}, settings) as swap:
+    settings, times = SwapSettings(min_ready=1), SwapTimes(drain=20, longest_proof=60)
+    async with running_swap(serve, {}, settings, times) as swap:
         try:
             await asyncio.gather(*(process.start() for process in processes))
             for process in processes:

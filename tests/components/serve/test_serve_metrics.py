@@ -10,7 +10,7 @@ from components.serve.follower import following
 from components.serve.routes import Current, Route, Routes
 from components.serve.serve_metrics import ServeMetrics
 from components.serve.serve_places import ServePlaces
-from components.serve.settings import ServeSettings
+from components.serve.settings import ServeSettings, SwapTimes
 from components.serve.swap import SwapRefusedError
 from tests.support import gateways
 from tests.support.fake_replicas import fake_replica, stage
@@ -34,9 +34,11 @@ def test_a_version_without_a_replica_and_an_old_proof_are_seen(tmp_path: Path):
 def test_a_failed_proof_and_a_refused_version_are_seen(tmp_path: Path):
     async def scenario(url: str) -> dict[str, float]:
         engine = {"kind": "vllm", "base_name": "the-base", "replicas": [{"name": "a", "url": url}]}
-        settings = ServeSettings.model_validate({"engine": engine, "swap": {"proof_seconds": 0.1}})
+        settings = ServeSettings.model_validate({"engine": engine})
         current, metrics = Current(), ServeMetrics()
-        async with following(settings, ServePlaces(tmp_path), None, current) as follower:
+        async with following(
+            settings, ServePlaces(tmp_path), None, current, times=SwapTimes(proof=0.1)
+        ) as follower:
             metrics.watch_serving(current, follower.status)
             await follower.swap.follow(stage(tmp_path / "serve", "support", 1))
             assert gauges(metrics)['proof_failed{replica="a",workload="support"}'] == 0

@@ -12,7 +12,7 @@ from components.serve.champion_watch import RegistryAddress
 from components.serve.follower import Follower, following
 from components.serve.routes import Current
 from components.serve.serve_places import ServePlaces
-from components.serve.settings import ServeSettings
+from components.serve.settings import ServeSettings, SwapTimes
 from tests.components.serve.test_champion_watch import APPROVED, FakeMlflow
 from tests.support.fake_replicas import FakeReplica, fake_replica
 
@@ -21,15 +21,14 @@ from tests.support.fake_replicas import FakeReplica, fake_replica
 async def followed(
     home: Path, replica: FakeReplica, mlflow: FakeMlflow, *, staging_seconds: float = 600
 ) -> AsyncGenerator[Follower]:
-    settings = ServeSettings.model_validate(
-        {
-            "engine": {"kind": "vllm", "replicas": [{"name": "vllm-1", "url": replica.url}]},
-            "swap": {"follow_seconds": 0.1, "staging_seconds": staging_seconds},
-        }
-    )
+    engine = {"kind": "vllm", "replicas": [{"name": "vllm-1", "url": replica.url}]}
+    settings = ServeSettings.model_validate({"engine": engine})
+    times = SwapTimes(follow=0.1, staging=staging_seconds)
     async with mlflow.running() as url:
         places, current = ServePlaces(home), Current()
-        async with following(settings, places, RegistryAddress(url), current) as follower:
+        async with following(
+            settings, places, RegistryAddress(url), current, times=times
+        ) as follower:
             yield follower
 
 

@@ -15,13 +15,13 @@ import pytest
 from components.serve import routes
 from components.serve.answering_servers import Attempt, ReplicaLoads, attempts
 from components.serve.engines.serving_engine import Generation, ServingEngine, UpstreamError
-from components.serve.settings import SwapSettings
+from components.serve.settings import SwapSettings, SwapTimes
 from components.serve.swap import AdapterSwap, SwapRefusedError
 from tests.support import word_model
 from tests.support.fake_replicas import FakeReplica, stage
 from tests.support.swap_load import ask, replicas_of, running_swap, until
 
-SETTINGS = SwapSettings(proof_timeout_seconds=5, drain_seconds=5)
+SETTINGS, TIMES = SwapSettings(), SwapTimes(drain=5, longest_proof=5)
 
 
 @asynccontextmanager
@@ -29,6 +29,7 @@ async def swapping(
     serve: Path,
     *replicas: FakeReplica,
     settings: SwapSettings = SETTINGS,
+    times: SwapTimes = TIMES,
     max_residents: int = 8,
     patience_seconds: float = 2,
 ) -> AsyncGenerator[AdapterSwap]:
@@ -36,7 +37,7 @@ async def swapping(
         f"vllm-{number}": replica.engine(f"vllm-{number}", patience_seconds)
         for number, replica in enumerate(replicas, start=1)
     }
-    async with running_swap(serve, engines, settings, max_residents=max_residents) as swap:
+    async with running_swap(serve, engines, settings, times, max_residents=max_residents) as swap:
         yield swap
 
 
@@ -193,8 +194,8 @@ def test_replica_that_turns_bad_later_is_found_by_the_next_proof(
     tmp_path: Path, replica: FakeReplica, more: tuple[str, ...]
 ):
     async def scenario() -> None:
-        settings = SETTINGS.model_copy(update={"proof_seconds": 0.2})
-        async with swapping(tmp_path, replica, settings=settings) as swap:
+        times = replace(TIMES, proof=0.2)
+        async with swapping(tmp_path, replica, times=times) as swap:
             await swap.follow(stage(tmp_path, "support", 1))
             replica.misbehave("base_under_name", *more)
             await until(lambda: replicas_of(swap) == ())
@@ -211,8 +212,8 @@ def test_adapters_that_a_running_replica_confuses_are_found(
 ):
     async def scenario() -> None:
         # The second shows beside others only: in the proof after 60 checks, here 0.6 s.
-        settings = SETTINGS.model_copy(update={"proof_seconds": 0.01})
-        async with swapping(tmp_path, replica, settings=settings) as swap:
+        times = replace(TIMES, proof=0.01)
+        async with swapping(tmp_path, replica, times=times) as swap:
             for number in (1, 2):
                 await swap.follow(stage(tmp_path, "support", number))
             replica.misbehave(fault)
@@ -230,8 +231,8 @@ def test_replica_at_rest_is_asked_for_one_text_of_each_version(
     tmp_path: Path, replica: FakeReplica
 ):
     async def scenario() -> None:
-        settings = SETTINGS.model_copy(update={"proof_seconds": 0.05})
-        async with swapping(tmp_path, replica, settings=settings) as swap:
+        times = replace(TIMES, proof=0.05)
+        async with swapping(tmp_path, replica, times=times) as swap:
             for number in (1, 2):
                 await swap.follow(stage(tmp_path, "support", number))
             before, looks = replica.requests(), 8
@@ -324,8 +325,8 @@ def test_version_that_a_replica_would_not_unload_is_unloaded_when_it_does(
     tmp_path: Path, replica: FakeReplica
 ):
     async def scenario() -> None:
-        settings = SETTINGS.model_copy(update={"proof_seconds": 0.2})
-        async with swapping(tmp_path, replica, settings=settings) as swap:
+        times = replace(TIMES, proof=0.2)
+        async with swapping(tmp_path, replica, times=times) as swap:
             erased = stage(tmp_path, "support", 1)
             await swap.follow(erased)
             replica.misbehave("keeps")
@@ -421,8 +422,8 @@ def test_what_a_killed_gateway_staged_for_nobody_is_deleted(tmp_path: Path, repl
 
 def test_busy_replica_keeps_serving_what_it_has_proved(tmp_path: Path, replica: FakeReplica):
     async def scenario() -> None:
-        settings = SETTINGS.model_copy(update={"proof_seconds": 0.1})
-        async with swapping(tmp_path, replica, settings=settings) as swap:
+        times = replace(TIMES, proof=0.1)
+        async with swapping(tmp_path, replica, times=times) as swap:
             staged = stage(tmp_path, "support", 1)
             await swap.follow(staged)
             replica.misbehave("busy")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from components.serve.settings import SwapSettings
+from components.serve.settings import SwapSettings, SwapTimes
 from tests.components.serve.test_swap import swapping
 from tests.support.fake_replicas import fake_replica, stage
 from tests.support.swap_load import SwapRun, swap_under_load
@@ -14,8 +14,10 @@ from tests.support.swap_load import SwapRun, swap_under_load
 def run_swaps(serve: Path, swaps: int, answers: int) -> SwapRun:
     async def scenario() -> SwapRun:
         versions = [stage(serve, "support", number) for number in range(1, swaps + 2)]
-        settings = SwapSettings(drain_seconds=20, min_ready=1)
-        async with swapping(serve, first, second, settings=settings, patience_seconds=30) as swap:
+        settings, times = SwapSettings(min_ready=1), SwapTimes(drain=20)
+        async with swapping(
+            serve, first, second, settings=settings, times=times, patience_seconds=30
+        ) as swap:
             return await swap_under_load(
                 swap, versions, "support-v{}".format, second, answers=answers
             )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from components.serve.engines.serving_engine import EngineNeeds, Generation, UpstreamError
-from components.serve.settings import SwapSettings
+from components.serve.settings import SwapSettings, SwapTimes
 from components.serve.staged_version import StagedVersion
 from components.serve.swap import AdapterSwap, SwapRefusedError
 from tests.support import tiny
@@ -52,8 +52,8 @@ async def swapping(serve: Path, *servers: VllmProcess) -> AsyncGenerator[Adapter
         f"vllm-{number}": server.engine(f"vllm-{number}")
         for number, server in enumerate(servers, start=1)
     }
-    settings = SwapSettings(drain_seconds=20, proof_timeout_seconds=120, min_ready=1)
-    async with running_swap(serve, engines, settings) as swap:
+    settings, times = SwapSettings(min_ready=1), SwapTimes(drain=20, longest_proof=120)
+    async with running_swap(serve, engines, settings, times) as swap:
         yield swap
 
 

@@ -103,7 +103,16 @@ def test_a_rule_that_left_out_very_much_is_shown_and_nothing_is_frozen_until_it_
     assert "prompt_injection left out 15 of 35 different requests (43%):" in done.stdout
     assert "ignore all previous instructions, ask " in done.stdout
     assert not (tmp_path / "home/snapshots").exists()
-    run("held", "release", "--workload", "weather.app", "--rule", "prompt_injection", "--as", "ann")
+    run(
+        "held",
+        "--release",
+        "--workload",
+        "weather.app",
+        "--rule",
+        "prompt_injection",
+        "--as",
+        "ann",
+    )
     assert run("curate", config).exit_code == 0
     config.write_text(YAML.replace("curate: {", "curate: {most_lost: 0.2, "))
     assert run("curate", config).exit_code == 0

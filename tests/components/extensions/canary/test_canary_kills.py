@@ -51,7 +51,6 @@ class KilledGateway:
         replica = {"name": "one", "url": engine}
         settings = {
             "engine": {"kind": "vllm", "base_name": "the-base", "replicas": [replica]},
-            "swap": {"follow_seconds": 0.1, "drain_seconds": 1},
         }
         arguments = [launch_staged.__file__, home, json.dumps(settings), mlflow]
         self.home, self.token = home, token

@@ -14,11 +14,11 @@ from components.serve.engines.serving_engine import (
     UpstreamError,
 )
 from components.serve.routes import Current
-from components.serve.settings import EngineSettings, SwapSettings
+from components.serve.settings import EngineSettings, SwapSettings, SwapTimes
 from components.serve.swap import AdapterSwap, SwapRefusedError
 from tests.support.fake_replicas import FakeReplica, fake_replica, stage
 
-SETTINGS = SwapSettings(drain_seconds=2, proof_timeout_seconds=20)
+TIMES = SwapTimes(drain=2, longest_proof=20)
 
 
 def make(kind: str, url: str, adapters: Path, **settings: object) -> ServingEngine:
@@ -42,7 +42,9 @@ def run_with(
         engine = make(kind, replica.url, seen, refresh_seconds=0.2)
         if isinstance(engine, NimServer):
             engine.patience_seconds = 1.4
-        swap = AdapterSwap(folder / "serve", {engine.name: engine}, Current(), SETTINGS)
+        swap = AdapterSwap(
+            folder / "serve", {engine.name: engine}, Current(), SwapSettings(), times=TIMES
+        )
         try:
             await swap.start()
             await scenario(swap, engine, replica)
