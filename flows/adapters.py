@@ -16,9 +16,10 @@ from components.models import base as bases
 from components.models import device, model_signature
 from components.register import registry
 from components.register.registry import Version
+from components.release import releases
 from components.store import ledger, manifest, output_folders, warehouse
 from components.store.manifest import AdapterManifest
-from flows import lookup, releases
+from flows import lookup, release_home
 from flows.settings import Settings
 from flows.turn_workloads import original_base
 from flows.workload_file import Workload
@@ -143,7 +144,7 @@ def _sign_export(
         model_signature.sign(folder, private, signature)
         return signature
     if version is not None and (
-        links := releases.record_of(home, request.workload, version.evidence)
+        links := releases.record_of(release_home.of(home), request.workload, version.evidence)
     ):
         releases.write_record(folder, links)
     model_signature.sign(folder, private)
@@ -186,14 +187,14 @@ def _registered(home: Settings, request: ExportRequest) -> Version:
     lookup.require_mlflow(home, f"looking up {request.workload}", "--adapter KEY needs none")
     if request.version is not None:
         version = registry.version_numbered(request.workload, request.version)
-        releases.require_version(home, version)
+        releases.require_version(release_home.of(home), version)
     else:
-        version = releases.require_champion(home, request.workload)
+        version = releases.require_champion(release_home.of(home), request.workload)
     if version is None:
         raise LookupError(f"exporting {request.workload}: it has no champion; name --adapter KEY")
     folder = home.evidence / request.workload / version.evidence
     if output_folders.fetch(folder):
-        releases.require_bytes(home, evidence_folder.read(folder))
+        releases.require_bytes(home.adapters, evidence_folder.read(folder))
     return version
 
 

@@ -32,6 +32,7 @@ from components.gate.report.write_report import SAMPLES
 from components.monitor import turn_starts
 from components.monitor.turn_starts import TurnStart
 from components.register.registry import Version
+from components.release import releases
 from components.store import ledger, output_folders, warehouse
 from components.store.ledger import Decision
 from components.store.manifest import SnapshotManifest
@@ -41,7 +42,7 @@ from flows import (
     approver_keys,
     evidence_reports,
     prefect_api,
-    releases,
+    release_home,
     settings,
     trials,
 )
@@ -61,7 +62,8 @@ def require_fresh(evidence: Evidence, workload: Workload) -> None:
     ``NotApprovedError``: somebody only moved the champion's alias in MLflow, so nothing is.
     """
     require_unerased(evidence)
-    champion = releases.recorded_champion(settings.load(), evidence.subject.workload)
+    home = release_home.of(settings.load())
+    champion = releases.recorded_champion(home, evidence.subject.workload)
     if champion is None or champion.evidence != evidence.digest:  # else a crash came after it
         require_champion(evidence, champion)
         require_policy(evidence, workload)

@@ -30,18 +30,18 @@ from components.decide.decision_log import LogEvent
 from components.register import registry, tracking
 from components.register.registry import ModelNameTakenError
 from components.register.version_tags import CHALLENGER
-from components.release import champion_files
+from components.release import champion_files, champions, releases
+from components.release.releases import NotApprovedError
 from components.schema import WORKLOAD_ID, Json
 from components.store import file_locks, lake_upkeep, output_folders, warehouse
 from components.store.warehouse import Connection
 from flows import (
     approval_loop,
     approvals,
-    champions,
     home_workloads,
     prefect_api,
     promote,
-    releases,
+    release_home,
     settings,
     train,
     trials,
@@ -53,7 +53,6 @@ from flows.erasing import erase_servers
 from flows.home_workloads import WorkloadFileError
 from flows.jobs import runner
 from flows.prefect_api import Run
-from flows.releases import NotApprovedError
 from flows.settings import Settings
 
 RECENT = timedelta(days=1)  # after its answer a promotion is restarted no longer than this
@@ -310,7 +309,7 @@ def record_lapsed(expiries: Sequence[Expiry]) -> int:
 @task
 def recover_champions() -> int:
     """Finish the changes of a champion that were interrupted."""
-    interrupted = champions.reconcile(settings.load())
+    interrupted = champions.reconcile(release_home.of(settings.load()))
     for entry in interrupted:
         get_run_logger().warning(champions.describe_change(entry))
     return len(interrupted)
@@ -339,7 +338,7 @@ def verify_champions() -> list[str]:
     if not erase_servers.has_mlflow(home):
         return []
     objections = list[str]()
-    for workload in releases.own_models(home):
+    for workload in releases.own_models(home.tables):
         try:
             objections += _verify_champion(home, workload)
         except Exception as error:  # noqa: BLE001 - else it would hide what differs elsewhere
@@ -348,12 +347,12 @@ def verify_champions() -> list[str]:
 
 
 def _verify_champion(home: Settings, workload: str) -> tuple[str, ...]:
-    status = releases.release_status(home, workload)
+    status = releases.release_status(release_home.of(home), workload)
     if status.objections:
         return status.objections
     with champion_files.lock_champion(home.tables, home.locks, workload, wait=False) as is_ours:
         if is_ours:  # else whoever changes the champion does the same
-            champions.project(home, workload)
+            champions.project(release_home.of(home), workload)
     return ()
 
 

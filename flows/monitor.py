@@ -29,23 +29,24 @@ from components.monitor.turn_starts import TurnStart
 from components.monitor.workload_status import Day, Disk, Waiting, WorkloadStatus
 from components.register import registry
 from components.register.registry import Version
+from components.release import champions
 from components.release.release_state import RollbackError
+from components.release.rollback_rules import Order
 from components.scorecard import HOLDOUT
 from components.store import manifest, output_folders, warehouse
 from components.store.manifest import ScorecardManifest
 from components.store.warehouse import Connection
 from flows import (
     approvals,
-    champions,
     gateway_status,
     prefect_api,
+    release_home,
     settings,
     trials,
     turn_workloads,
     workload_file,
 )
 from flows.flow_runs import run_name
-from flows.rollback_rules import Order
 from flows.settings import Settings
 from flows.workload_file import Workload, WorkloadError
 
@@ -335,7 +336,7 @@ def _roll_back(workload: Workload, reason: str) -> None:
         return
     order = Order(workload.workload, None, REGRESSION_POLICY, reason, is_policy=True)
     try:
-        champions.roll_back(settings.load(), order)
+        champions.roll_back(release_home.of(settings.load()), order)
     except RollbackError as error:  # people were told; the first champion has none before it
         get_run_logger().error("%s", error)
 

@@ -15,7 +15,7 @@ from components.extensions.machines.object_store import StoreError
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence
 from components.register import mlflow_api
-from components.release import champion_alias
+from components.release import champion_alias, releases
 from components.store import output_folders
 from components.store.ledger import Decision
 from flows import (
@@ -23,7 +23,6 @@ from flows import (
     approvals,
     home_workloads,
     promotion,
-    releases,
     settings,
     trials,
     turn_workloads,
@@ -160,7 +159,7 @@ def _is_mlflow_away(_: Task[..., object], _run: TaskRun, state: State[object]) -
 @task(retries=60, retry_delay_seconds=60, retry_condition_fn=_is_mlflow_away)
 def challenge_task(workload: Workload, evidence: Evidence) -> None:
     """Register the adapter that a person will be asked about, as challenger."""
-    releases.require_bytes(settings.load(), evidence)
+    releases.require_bytes(settings.load().adapters, evidence)
     champion_alias.set_challenger(promotion.register_version(workload, evidence))
 
 

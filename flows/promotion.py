@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,17 +9,15 @@ from components.decide import decision_log
 from components.gate.evidence_folder import Evidence
 from components.register import registry, tracking, version_tags
 from components.register.registry import Version
-from components.release import champion_files, release_state
-from components.release.release_state import UnapprovedError
+from components.release import champion_files, champions, release_state, releases
 from components.store import warehouse
 from components.store.ledger import Decision
 from components.store.manifest import AdapterManifest
+from components.store.warehouse import Location
 from flows import (
     adapters,
-    champions,
     home_workloads,
-    releases,
-    rollback_rules,
+    release_home,
     settings,
     trials,
     turn_workloads,
@@ -56,9 +53,10 @@ def register_version(workload: Workload, evidence: Evidence) -> Version:
             tracking.find_run(subject.workload, subject.adapter),
             copied,
             served=replace(
-                releases.serving_parameters(home, subject, made_from), base=str(workload.base)
+                releases.serving_parameters(home.scorecards, subject, made_from),
+                base=str(workload.base),
             ),
-            sign=releases.folder_signer(home),
+            sign=releases.folder_signer(home.keys),
             description=adapters.card_text(copied),
             tags={
                 version_tags.EVIDENCE_TAG: evidence.digest,
@@ -99,18 +97,7 @@ def crown(
             reason=reason,
             rollout_id=rollout_id,
         )
-        if rollout_id is None:
-            trials.find().end(home, name, f"version {version.number} becomes champion")
-        with warehouse.connect(home.tables) as con, warehouse.transaction(con):
-            rules = rollback_rules.in_force(home, con, name)
-            decided = decision_log.decision_on(con, evidence.digest, rules)
-            if decided is None or decided.decision != "approve":
-                raise UnapprovedError(
-                    f"promoting {name} on evidence {evidence.digest}: nobody has approved it under "
-                    "the rules of now according to the chain of decisions"
-                )
-            release_state.append_change(con, change, datetime.now(UTC))
-        champions.project(home, name)
+        champions.promote(release_home.of(home), change)
     champion = registry.version_of_evidence(name, evidence.digest)
     assert champion is not None
     return champion
@@ -118,10 +105,10 @@ def crown(
 
 def _release(home: Settings, workload: Workload, evidence: Evidence) -> Version:
     name = evidence.subject.workload
-    if objection := champions.rolled_back(name, evidence.subject.adapter):
+    if objection := champions.rolled_back(home.tables, name, evidence.subject.adapter):
         raise RolledBackError(f"promoting {name} on evidence {evidence.digest}: {objection}")
     version = register_version(workload, evidence)
-    releases.release_version(home, version, evidence)
+    releases.release_version(release_home.of(home), version, evidence)
     return version
 
 
@@ -146,13 +133,13 @@ def promote_version(
     differ from what was approved.
     """
     home, name = settings.load(), evidence.subject.workload
-    releases.require_bytes(home, evidence)
+    releases.require_bytes(home.adapters, evidence)
     with champion_files.lock_champion(home.tables, home.locks, name):
-        champions.recover(home, name)
+        champions.recover(release_home.of(home), name)
         still()
-        champion = releases.recorded_champion(home, name)
+        champion = releases.recorded_champion(release_home.of(home), name)
         trial = trials.find().trial(home, name)
-        _require_unused(evidence, champion)
+        _require_unused(home.tables, evidence, champion)
         _require_newest(home, evidence, trial)
         if champion is not None and champion.evidence == evidence.digest:
             return PromotedVersion(champion, "is champion")
@@ -172,13 +159,13 @@ def promote_version(
         )
 
 
-def _require_unused(evidence: Evidence, champion: Version | None) -> None:
+def _require_unused(tables: Location, evidence: Evidence, champion: Version | None) -> None:
     """Refuse to make a champion twice by one approval: a run is started by whoever likes."""
     name = evidence.subject.workload
     if champion is not None and champion.evidence == evidence.digest:
         return
-    adapter = evidence.subject.adapter
-    objection = champions.rolled_back(name, adapter) or champions.used_up(name, evidence.digest)
+    objection = champions.rolled_back(tables, name, evidence.subject.adapter)
+    objection = objection or champions.used_up(tables, name, evidence.digest)
     if objection:
         raise RolledBackError(f"promoting {name} on evidence {evidence.digest}: {objection}")
 

@@ -9,8 +9,9 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows import champions, settings
-from flows.rollback_rules import Order
+from components.release import champions
+from components.release.rollback_rules import Order
+from flows import release_home, settings
 
 UNNAMED = "somebody in the Prefect UI"  # the default for ``by``: Prefect knows no users
 
@@ -63,7 +64,7 @@ def roll_back_task(
         flow_run_id=str(flow_run.id or ""),
         ordered_at=ordered_at,
     )
-    entry = champions.roll_back(settings.load(), order, get_run_logger().info)
+    entry = champions.roll_back(release_home.of(settings.load()), order, get_run_logger().info)
     summary = champions.describe_rollback(entry)
     get_run_logger().info(summary)
     return summary

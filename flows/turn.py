@@ -28,6 +28,7 @@ from components.gate.report.words import Case
 from components.monitor import turn_starts
 from components.monitor.turn_starts import Cause, TurnStart
 from components.register import registry
+from components.release import champions, releases
 from components.scorecard import (
     BASE,
     CHALLENGER,
@@ -43,12 +44,11 @@ from components.store.ledger import Holdout, HoldoutUse
 from components.store.manifest import AdapterManifest, folder_digest
 from flows import (
     approvals,
-    champions,
     evaluate,
     evidence_reports,
     flow_runs,
     preregistration,
-    releases,
+    release_home,
     search,
     settings,
     train,
@@ -270,12 +270,13 @@ def evaluate_models(
 ) -> tuple[ScorecardFolders, bool]:
     """Evaluate all models; return their scorecard folders and whether they existed before."""
     home, name = settings.load(), workload.workload
-    releases.recorded_champion(home, name)  # else a forged tag decides what is measured
+    installed = release_home.of(home)
+    releases.recorded_champion(installed, name)  # else a forged tag decides what is measured
     file = evaluate.cards_file(workload, snapshot, adapter)
     evaluation = parameters | {"adapter": home.portable(adapter), "cards": home.portable(file)}
 
     def find() -> ScorecardFolders | None:
-        cards, champion = evaluate.cards_in(file), releases.recorded_champion(home, name)
+        cards, champion = evaluate.cards_in(file), releases.recorded_champion(installed, name)
         if cards is None or not evaluate.are_of(cards, name, snapshot, adapter):
             return None
         return cards if evaluate.is_champion_measured(cards, champion, adapter) else None
@@ -314,10 +315,11 @@ def conclude_turn(
     starter: str = "",
 ) -> TurnResult:
     """Judge the challenger and, if the gate passes it, make sure a person is asked once."""
-    champion = releases.recorded_champion(settings.load(), workload.workload)
+    home = settings.load()
+    champion = releases.recorded_champion(release_home.of(home), workload.workload)
     if champion and champion.adapter == adapter.name:
         return TurnResult("champion already")
-    if objection := champions.rolled_back(workload.workload, adapter.name):
+    if objection := champions.rolled_back(home.tables, workload.workload, adapter.name):
         get_run_logger().info(objection)
         return TurnResult("rolled back")
     evidence = assemble_evidence(workload, snapshot, adapter, cards, champion, reference)
@@ -329,9 +331,9 @@ def conclude_turn(
         return TurnResult(evidence.judgement.outcome, str(evidence.folder))
     if starter:
         note_starter(evidence, starter)
-    now = turn_workloads.in_force(settings.load(), workload)
+    now = turn_workloads.in_force(home, workload)
     decision = recorded_outcome(evidence.digest, now.approve.rules())
-    is_used_up = decision and champions.used_up(workload.workload, evidence.digest)
+    is_used_up = decision and champions.used_up(home.tables, workload.workload, evidence.digest)
     if decision and (decision.decision == "reject" or is_used_up):
         return TurnResult("decided", str(evidence.folder))
     promotion = approvals.start_or_find(workload.workload, evidence.digest)

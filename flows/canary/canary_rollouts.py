@@ -23,7 +23,7 @@ from components.monitor.canary_status import CanaryStatus
 from components.register import registry, version_tags
 from components.register.registry import Version
 from components.register.version_tags import CANARY, CHALLENGER
-from components.release import champion_alias, release_state
+from components.release import champion_alias, release_state, rollback_rules
 from components.release.release_state import ChampionChange
 from components.schema import Json
 from components.serve.rollout_settings import CanarySettings, RolloutSettings
@@ -31,7 +31,7 @@ from components.store import warehouse
 from components.store.ledger import Decision
 from components.store.lock import PATIENCE_SECONDS, WarehouseBusyError
 from components.store.warehouse import Connection
-from flows import gateway_status, rollback_rules
+from flows import gateway_status, release_home
 from flows.canary import rollout_reports
 from flows.doctor.finding import CheckResult, note, wrong
 from flows.gateway_status import NotServingError
@@ -259,7 +259,7 @@ def append_link(
     A rollback is a ``change``, so that no turn asks about the version again.
     """
     first, now = rollout.intention, _now()
-    rules = rollback_rules.in_force(home, con, first.workload_id)
+    rules = rollback_rules.in_force(release_home.of(home), con, first.workload_id)
     under = decision_log.in_force(con, first.workload_id, rules, now=now)
     entry = LogEvent(
         kind="rollback" if event == "roll back" else "canary",

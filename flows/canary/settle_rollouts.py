@@ -29,26 +29,18 @@ from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence
 from components.monitor import status_page
 from components.register import mlflow_api, registry, version_tags
-from components.release import champion_files, release_state
+from components.release import champion_files, champions, release_state, releases, rollback_rules
 from components.release.release_state import ChampionChange
+from components.release.rollback_rules import Order, RefusedOrderError
 from components.schema import Json
 from components.store import warehouse
 from components.store.ledger import Decision
 from components.store.warehouse import Connection
-from flows import (
-    approval_loop,
-    approvals,
-    champions,
-    promotion,
-    releases,
-    rollback_rules,
-    settings,
-)
+from flows import approval_loop, approvals, promotion, release_home, settings
 from flows.approval_loop import StaleEvidenceError
 from flows.canary import canary_rollouts, rollout_reports
 from flows.canary.canary_rollouts import RolloutError
 from flows.promotion import RolledBackError
-from flows.rollback_rules import Order, RefusedOrderError
 from flows.settings import Settings
 from flows.trials import CHANGED
 from flows.workload_file import Workload
@@ -154,7 +146,7 @@ def settle(home: Settings, workload: str) -> SettledRollout | None:
     call. Two at once wait for each other.
     """
     with champion_files.lock_champion(home.tables, home.locks, workload):
-        champions.recover(home, workload)
+        champions.recover(release_home.of(home), workload)
         rollout = canary_rollouts.running(home, workload)
         if rollout is None:
             return None
@@ -268,7 +260,7 @@ def _stop(home: Settings, rollout: RecordedRollout, why: str) -> SettledRollout:
 def _resume_start(home: Settings, rollout: RecordedRollout) -> SettledRollout:
     first = rollout.intention
     with warehouse.connect(home.tables) as con:
-        rules = rollback_rules.in_force(home, con, first.workload_id)
+        rules = rollback_rules.in_force(release_home.of(home), con, first.workload_id)
         decision = decision_log.decision_on(con, first.evidence_digest, rules)
     if decision is None or decision.decision != "approve":
         return _stop(home, rollout, "it is not approved under the rules of now")
@@ -298,7 +290,7 @@ def _carry_out(home: Settings, rollout: RecordedRollout) -> SettledRollout:
         by, reason = _ordered(links, rollout) or (canary_rollouts.RULE, why)
         try:
             evidence, workload = _require_approved(home, rollout)
-            releases.require_bytes(home, evidence)
+            releases.require_bytes(home.adapters, evidence)
             promotion.crown(home, workload, evidence, by=by, reason=reason, rollout_id=rollout.id)
         except (StaleEvidenceError, RolledBackError) as error:
             outcome, why = "stopped", str(error)
@@ -334,11 +326,11 @@ def stop_form(home: Settings, order: Order, to: Target) -> tuple[Statement, Appr
     """Write the statement to sign for ending a canary, without its time; return the rules, too."""
     rollout = _running(home, order.workload)
     with warehouse.connect(home.tables) as con:
-        rules = rollback_rules.in_force(home, con, order.workload)
+        rules = rollback_rules.in_force(release_home.of(home), con, order.workload)
         with warehouse.transaction(con):
             under = decision_log.in_force(con, order.workload, rules, now=datetime.now(UTC))
     change = _planned(rollout, order, to)
-    signing = rollback_rules.signing(home, change, rules)
+    signing = rollback_rules.signing(release_home.of(home), change, rules)
     return rollback_rules.statement_of(change, signing, under.digest), rules
 
 
@@ -353,7 +345,7 @@ def stop_by_order(home: Settings, order: Order, to: Target) -> SettledRollout:
     """
     workload = order.workload
     with champion_files.lock_champion(home.tables, home.locks, workload):
-        champions.recover(home, workload)
+        champions.recover(release_home.of(home), workload)
         rollout = _running(home, workload)
         if (why := _objection(rollout)) is not None:
             return _stop(home, rollout, why)
@@ -391,10 +383,10 @@ def _planned(rollout: RecordedRollout, order: Order, to: Target) -> ChampionChan
 def _record_order(home: Settings, rollout: RecordedRollout, order: Order, to: Target) -> None:
     change, first, now = _planned(rollout, order, to), rollout.intention, datetime.now(UTC)
     with warehouse.connect(home.tables) as con:
-        rules = rollback_rules.in_force(home, con, first.workload_id)
+        rules = rollback_rules.in_force(release_home.of(home), con, first.workload_id)
         with warehouse.transaction(con):  # they stay in force if the order is refused
             decision_log.in_force(con, first.workload_id, rules, now=now)
-    signing = rollback_rules.signing(home, change, rules)
+    signing = rollback_rules.signing(release_home.of(home), change, rules)
     report = rollout_reports.read_rollout(home, first.workload_id, rollout.id)
     record = _record(report) if report is not None and report.id == rollout.id else {}
 
@@ -420,7 +412,7 @@ def _record_order(home: Settings, rollout: RecordedRollout, order: Order, to: Ta
         with warehouse.connect(home.tables) as con, warehouse.transaction(con):
             write(con)
     except RefusedOrderError as refused:
-        raise rollback_rules.refuse(home, change, refused) from None
+        raise rollback_rules.refuse(release_home.of(home), change, refused) from None
 
 
 def start_by_order(
@@ -443,8 +435,8 @@ def start_by_order(
         if done is not None:
             report(done.sentence)
     with champion_files.lock_champion(home.tables, home.locks, name):
-        champions.recover(home, name)
-        champion = releases.recorded_champion(home, name)
+        champions.recover(release_home.of(home), name)
+        champion = releases.recorded_champion(release_home.of(home), name)
         version = _startable(home, name, number, champion.number if champion else None)
         rules = workload.serve
         if rules.canary is None:
@@ -464,8 +456,8 @@ def start_by_order(
         with warehouse.connect(home.tables) as con:
             decision = decision_log.decision_on(con, evidence.digest, workload.approve.rules())
         assert decision is not None  # it was required
-        releases.require_bytes(home, evidence)
-        releases.release_version(home, version, evidence)
+        releases.require_bytes(home.adapters, evidence)
+        releases.release_version(release_home.of(home), version, evidence)
         return canary_rollouts.start(home, rules, version, champion, decision)
 
 
@@ -483,7 +475,7 @@ def _startable(
         if each.number != champion
         and not each.tainted
         and _is_approved(home, each)
-        and champions.rolled_back(name, each.adapter) is None
+        and champions.rolled_back(home.tables, name, each.adapter) is None
     ]
     if not fit:
         which = f"version {number}" if number else "no version"
@@ -497,6 +489,6 @@ def _startable(
 
 def _is_approved(home: Settings, version: registry.Version) -> bool:
     with warehouse.connect(home.tables) as con:
-        rules = rollback_rules.in_force(home, con, version.name)
+        rules = rollback_rules.in_force(release_home.of(home), con, version.name)
         decision: Decision | None = decision_log.decision_on(con, version.evidence, rules)
     return decision is not None and decision.decision == "approve"

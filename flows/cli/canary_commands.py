@@ -66,13 +66,14 @@ def stop(
     it champion though its evidence is undecided; its approval must still hold. You prove your name
     as for a rollback, and the order is a decision of the chain.
     """
-    from flows import approver_keys, lookup, rollback_rules
+    from components.release import rollback_rules
+    from flows import approver_keys, lookup, release_home
     from flows.canary import settle_rollouts
 
     home = settings.load()
     lookup.require_mlflow(home, f"stopping the canary of {workload}")
     order = rollback_rules.Order(workload, None, by, reason, code)
-    if rollback_rules.is_signed(home, workload):
+    if rollback_rules.is_signed(release_home.of(home), workload):
         form, rules = settle_rollouts.stop_form(home, order, to)
         if rules.proof == "signature":
             order = replace(order, signature=approver_keys.sign_statement(form, rules, key))

@@ -60,7 +60,8 @@ def rollback(
     """
     home = settings.load()
     with errors.status("looking up the version"):
-        from flows import approver_keys, champions, lookup, rollback_rules
+        from components.release import champions, rollback_rules
+        from flows import approver_keys, lookup, release_home
 
         lookup.require_mlflow(home, f"rolling back {workload}")
         order = rollback_rules.Order(workload, to, by, reason, code)
@@ -71,12 +72,12 @@ def rollback(
         # Of what changes meanwhile nothing was asked.
         order = replace(order, ordered_at=datetime.now(UTC))
         typer.confirm("Roll the champion back, and end the canary with it?", abort=True)
-    if rollback_rules.is_signed(home, workload):
-        form, rules = champions.rollback_form(home, order)
+    if rollback_rules.is_signed(release_home.of(home), workload):
+        form, rules = champions.rollback_form(release_home.of(home), order)
         if rules.proof == "signature":
             signature = approver_keys.sign_statement(form, rules, key)
             order = replace(order, signature=signature)
-    entry = champions.roll_back(home, order, print_line)
+    entry = champions.roll_back(release_home.of(home), order, print_line)
     print_line(champions.describe_rollback(entry))
 
 

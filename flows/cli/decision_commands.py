@@ -140,18 +140,19 @@ def _chain_anchors() -> dict[str, str] | None:
 
     if not health.mlflow_answers(settings.load()):
         return None
-    from flows import champions
+    from components.release import champions
 
     return champions.chain_anchors()
 
 
 def _verify_versions() -> str:
     """Compare MLflow's versions with the chain; exit with 1 and every difference, or count them."""
-    from flows import releases
+    from components.release import releases
+    from flows import release_home
 
     home = settings.load()
-    models = releases.own_models(home)
-    statuses = [releases.release_status(home, workload) for workload in models]
+    models = releases.own_models(home.tables)
+    statuses = [releases.release_status(release_home.of(home), workload) for workload in models]
     if objections := [objection for status in statuses for objection in status.objections]:
         fail("\n".join(objections), 1)
     verified = sum(status.verified for status in statuses)

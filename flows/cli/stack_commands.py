@@ -77,9 +77,10 @@ def up() -> None:
         fail(f"The stack is not up: {error}", 1)
     except KeyboardInterrupt:
         fail("interrupted; everything that was started has been stopped", 130)
-    from flows import champions
+    from components.release import champions
+    from flows import release_home
 
-    for change in champions.reconcile(home):
+    for change in champions.reconcile(release_home.of(home)):
         print_error(champions.describe_change(change))
     gateway = f"   gateway {home.serve_url}/v1" if home.serve_port else ""
     print_error(f"Prefect {home.prefect_url}   MLflow {home.mlflow_url}{gateway}")

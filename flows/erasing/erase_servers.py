@@ -20,9 +20,9 @@ from components.erase.certificate import Champion, Consequences
 from components.erase.subject import Subject
 from components.erase.tombstones import Erasure
 from components.register import registry, taint
-from components.release import champion_files, release_state
+from components.release import champion_files, champions, release_state
 from components.store import warehouse
-from flows import approvals, champions, prefect_api
+from flows import approvals, prefect_api, release_home
 from flows.prefect_api import Run
 from flows.settings import Settings
 from flows.stack import mlflow_database
@@ -221,7 +221,7 @@ def _demote_champion(home: Settings, workload: str, certificate_id: str) -> None
         to = release_state.previous(champion.number, known, [*versions.values()])
         change = release_state.plan_erasure(champion, versions.get(to or ""), certificate_id)
         release_state.append_change(con, change, datetime.now(UTC))
-    champions.project(home, workload)
+    champions.project(release_home.of(home), workload)
 
 
 def _flag_versions(

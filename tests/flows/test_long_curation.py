@@ -15,11 +15,11 @@ from components.decide import record_answer
 from components.decide.approvers import OPEN
 from components.decide.record_answer import ProofContext, Question, TypedAnswer
 from components.register import registry
-from components.release import release_state
+from components.release import champions, release_state
+from components.release.rollback_rules import Order
 from components.schema import Json
 from components.store import counters, warehouse
-from flows import champions, sources
-from flows.rollback_rules import Order
+from flows import release_home, sources
 from flows.settings import Settings
 from tests.support import logs, tiny, warehouses
 from tests.support.versions import crowned
@@ -80,7 +80,9 @@ def test_nobody_waits_for_a_long_curation_of_another_workload(
 
     def roll_back(number: int) -> None:
         to = "1" if number % 2 == 0 else "2"
-        champions.roll_back(home, Order("other", to, "bob", f"for the {number}. time"))
+        champions.roll_back(
+            release_home.of(home), Order("other", to, "bob", f"for the {number}. time")
+        )
         assert registry.read_aliases("other").champion == to
 
     def collect(number: int) -> None:

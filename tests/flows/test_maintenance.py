@@ -15,11 +15,11 @@ from components.decide.record_answer import Question, TypedAnswer
 from components.gate import evidence_folder
 from components.gate.judgement import Judgement
 from components.register import registry, tracking, version_tags
+from components.release.releases import NotApprovedError
 from components.schema import WORKLOAD_ID
 from components.store import file_locks, warehouse
 from flows import home_workloads, settings, turn_workloads, workload_file
 from flows.jobs import runner
-from flows.releases import NotApprovedError
 from flows.settings import Settings
 from tests.support import versions, warehouses, workload_text
 

@@ -10,8 +10,9 @@ from prefect.logging import disable_run_logger
 from components.monitor.signs import Sign
 from components.monitor.workload_status import Disk
 from components.register import registry
-from flows import champions, monitor, workload_file
-from flows.rollback_rules import Order
+from components.release import champions
+from components.release.rollback_rules import Order
+from flows import monitor, release_home, workload_file
 from flows.settings import Settings
 from tests.support import mlflow_stores, versions, warehouses, workload_statuses, workload_text
 
@@ -83,7 +84,9 @@ def test_a_regression_rolls_back_the_champion_that_it_is_of_and_is_answered_once
 
     versions.crowned("weather", 3, home)
     worse = registry.champion_version("weather")
-    champions.roll_back(home, Order("weather", None, "ann", "rude"))  # as it was looked at
+    champions.roll_back(
+        release_home.of(home), Order("weather", None, "ann", "rude")
+    )  # as it was looked at
     with disable_run_logger():
         monitor.answer_regression.fn(workload, status, worse)
     assert registry.read_aliases("weather").champion == "2"

@@ -15,13 +15,13 @@ from components.gate.evidence_folder import EvidenceSubject
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
 from components.models.base import content_hash
+from components.release import releases
 from components.store import manifest, output_folders
 from flows import (
     evaluate,
     home_workloads,
     promote,
     promotion,
-    releases,
     settings,
     train,
     turn_workloads,
@@ -166,7 +166,7 @@ def test_another_machine_promotes_by_what_the_turn_froze_and_the_rules_of_its_ow
 
     there = at_another_machine(folder, monkeypatch)
     evidence = promote.read_own_evidence(there, "support", to.name)
-    releases.require_bytes(there, evidence)
+    releases.require_bytes(there.adapters, evidence)
     with pytest.raises(WorkloadFileError, match="knows none"):
         promotion.in_force(there, evidence)
     own = workload_text.write(folder, base="not-other", gate={"floor": 0.9})

@@ -17,10 +17,11 @@ from components.decide.approvers import Approving
 from components.decide.decision_log import LogEvent
 from components.gate import evidence_folder
 from components.register import registry, taint, version_tags
+from components.release import champions
 from components.release.release_state import ChampionChange, ChangeKind, RollbackError
+from components.release.rollback_rules import Order
 from components.store import warehouse
-from flows import approver_keys, champions, home_workloads
-from flows.rollback_rules import Order
+from flows import approver_keys, home_workloads, release_home
 from flows.settings import Settings
 from tests.support import mlflow_stores, ssh, warehouses
 from tests.support.versions import NOW, ask, crowned
@@ -50,20 +51,24 @@ def forge(name: str, number: str, **tags: str) -> None:
         client.set_model_version_tag(name, number, f"flywheel.{key}", value)
 
 
+def roll_back(home: Settings, order: Order) -> None:
+    champions.roll_back(release_home.of(home), order)
+
+
 def test_a_tag_that_was_typed_crowns_no_version_that_nobody_approved(home: Settings) -> None:
     crowned("forged", 2, home)
     ask("forged", 3)
     forge("forged", "3", decision="approve", approver="ann")
     with pytest.raises(RollbackError, match="nobody has approved it according to the chain"):
-        champions.roll_back(home, Order("forged", "3", "eve", ""))
+        roll_back(home, Order("forged", "3", "eve", ""))
     forge("forged", "3", evidence="e1")  # that of a version which was approved
     with pytest.raises(RollbackError, match="nobody has approved it"):
-        champions.roll_back(home, Order("forged", "3", "eve", ""))
+        roll_back(home, Order("forged", "3", "eve", ""))
     assert registry.read_aliases("forged").champion == "2"
     registry.put_alias(
         "forged", version_tags.PREVIOUS, "3"
     )  # a rollback reads the journal, not this
-    champions.roll_back(home, Order("forged", None, "bob", "rude"))
+    roll_back(home, Order("forged", None, "bob", "rude"))
     assert registry.read_aliases("forged").champion == "1"
 
 
@@ -97,7 +102,7 @@ def test_a_change_in_the_chain_that_nobody_approved_does_not_count(
     event = LogEvent(kind, name, evidence, "", NOW, "eve", body=json.dumps(fields))
     with warehouses.connect(home.warehouse) as con, warehouse.transaction(con):
         decision_log.append_event(con, event)
-    assert champions.reconcile(home) == []
+    assert champions.reconcile(release_home.of(home)) == []
     assert registry.read_aliases(name).champion == "2"
 
 
@@ -121,18 +126,20 @@ def test_a_rollback_under_signatures_is_signed_and_leads_to_what_was_approved(
 
     for by, said in (("ada", "a signature is required"), ("eve", "this name is not on the list")):
         with pytest.raises(RollbackError, match=said):
-            champions.roll_back(home, Order("signs", None, by, "rude"))
-    form, found = champions.rollback_form(home, Order("signs", None, "ada", "rude"))
+            roll_back(home, Order("signs", None, by, "rude"))
+    form, found = champions.rollback_form(
+        release_home.of(home), Order("signs", None, "ada", "rude")
+    )
     assert found == rules
     forged = approver_keys.sign_statement(form, rules, other)
     with pytest.raises(RollbackError, match="a key that the rules do not list"):
-        champions.roll_back(home, Order("signs", None, "ada", "rude", signature=forged))
+        roll_back(home, Order("signs", None, "ada", "rude", signature=forged))
     assert registry.read_aliases("signs").champion == "2"
 
     made = approver_keys.sign_statement(form, rules, key)
     with pytest.raises(RollbackError, match="for something else"):
-        champions.roll_back(home, Order("signs", None, "ada", "kind", signature=made))
-    champions.roll_back(home, Order("signs", None, "ada", "rude", signature=made))
+        roll_back(home, Order("signs", None, "ada", "kind", signature=made))
+    roll_back(home, Order("signs", None, "ada", "rude", signature=made))
     assert registry.read_aliases("signs").champion == "1"
     with warehouses.connect(home.warehouse) as con:
         links = decision_log.links(con)
@@ -141,13 +148,15 @@ def test_a_rollback_under_signatures_is_signed_and_leads_to_what_was_approved(
 
     shutil.copytree(folder, folder.with_name("e2"))
     shutil.copytree(adapter, adapter.with_name("a2"))
-    other_form, _ = champions.rollback_form(home, Order("signs", "2", "ada", "kind"))
+    other_form, _ = champions.rollback_form(
+        release_home.of(home), Order("signs", "2", "ada", "kind")
+    )
     kind = approver_keys.sign_statement(other_form, rules, key)
-    champions.roll_back(home, Order("signs", "2", "ada", "kind", signature=kind))
+    roll_back(home, Order("signs", "2", "ada", "kind", signature=kind))
     body = made.partition(ssh_signatures.BEGIN)[2].partition(ssh_signatures.END)[0]
     line = made.partition("\n")[0]
     anew = f"{line}\n{ssh_signatures.BEGIN}\n{''.join(body.split())}\n{ssh_signatures.END}\n"
     for used in (made, anew):  # a signature can be written down in many ways
         with pytest.raises(RollbackError, match="this signature was used before"):
-            champions.roll_back(home, Order("signs", "1", "ada", "rude", signature=used))
+            roll_back(home, Order("signs", "1", "ada", "rude", signature=used))
     assert registry.read_aliases("signs").champion == "2"

@@ -7,9 +7,10 @@ import pytest
 from mlflow import MlflowClient
 
 from components.register import registry, version_tags
-from flows import champions, promotion, releases, turn
-from flows.releases import NotApprovedError
-from flows.rollback_rules import Order
+from components.release import champions, releases
+from components.release.releases import NotApprovedError
+from components.release.rollback_rules import Order
+from flows import promotion, release_home, turn
 from tests.support.approved_versions import ApprovedVersions, approved_versions
 
 NAME = "support"
@@ -63,9 +64,9 @@ def test_a_moved_alias_is_named_with_the_command_that_puts_it_back(tmp_path: Pat
         _another_alias(made)
         named = f"somebody moved it; `flywheel rollback {NAME} --to 1` puts it back$"
         with pytest.raises(NotApprovedError, match=named):
-            releases.recorded_champion(made.home, NAME)
-        champions.roll_back(made.home, Order(NAME, "1", "ada", "it was moved"))
-        champion = releases.recorded_champion(made.home, NAME)
+            releases.recorded_champion(release_home.of(made.home), NAME)
+        champions.roll_back(release_home.of(made.home), Order(NAME, "1", "ada", "it was moved"))
+        champion = releases.recorded_champion(release_home.of(made.home), NAME)
         assert champion is not None
         assert champion.number == "1"
 
@@ -78,8 +79,8 @@ def test_a_champion_that_was_deleted_is_named_with_what_brings_one_back(tmp_path
         MlflowClient().delete_model_version(NAME, "2")
         named = f"version 2 was deleted from MLflow; .* `flywheel rollback {NAME} --to 1`$"
         with pytest.raises(NotApprovedError, match=named):
-            releases.recorded_champion(made.home, NAME)
-        champions.roll_back(made.home, Order(NAME, "1", "ada", "it was deleted"))
-        champion = releases.recorded_champion(made.home, NAME)
+            releases.recorded_champion(release_home.of(made.home), NAME)
+        champions.roll_back(release_home.of(made.home), Order(NAME, "1", "ada", "it was deleted"))
+        champion = releases.recorded_champion(release_home.of(made.home), NAME)
         assert champion is not None
         assert champion.number == "1"

@@ -33,13 +33,14 @@ from components.models import base as bases
 from components.models import model_signature
 from components.models.model_signature import ModelSignatureError
 from components.register import logged_model, registry, tracking, version_tags
+from components.release import champions, releases
+from components.release.rollback_rules import Order
 from components.store import warehouse
 from components.store.ledger import Decision
 from components.store.manifest import folder_digest
-from flows import adapters, champions, maintenance, promote, promotion, releases
+from flows import adapters, maintenance, promote, promotion, release_home
 from flows.adapters import ExportRequest
 from flows.cli import main
-from flows.rollback_rules import Order
 from flows.settings import Settings
 from flows.workload_file import Workload
 from tests.support import adapter_folders, cards, mlflow_stores, tiny
@@ -57,7 +58,7 @@ class Served:
     workload: Workload
 
     def objections(self) -> str:
-        return "; ".join(releases.release_status(self.home, NAME).objections)
+        return "; ".join(releases.release_status(release_home.of(self.home), NAME).objections)
 
     def located(self, number: str) -> Path:
         """Where MLflow keeps the version's files, which its credentials can write."""
@@ -141,15 +142,16 @@ def test_models_of_others_in_one_mlflow_are_theirs(served: Served) -> None:
     client.create_model_version("fraud", get_tracking_uri())
     client.set_registered_model_alias("fraud", "champion", "1")
     try:
-        assert releases.release_status(served.home, "fraud").objections
-        assert releases.own_models(served.home) == [NAME]
+        assert releases.release_status(release_home.of(served.home), "fraud").objections
+        assert releases.own_models(served.home.tables) == [NAME]
     finally:
         client.delete_registered_model("fraud")
 
 
 def test_what_was_approved_is_verified_to_the_byte_and_answers(served: Served) -> None:
-    assert releases.release_status(served.home, NAME) == releases.ReleaseStatus((), 2)
-    champion = releases.require_champion(served.home, NAME)
+    home = release_home.of(served.home)
+    assert releases.release_status(home, NAME) == releases.ReleaseStatus((), 2)
+    champion = releases.require_champion(home, NAME)
     assert champion is not None
     assert champion.number == "2"
     model = load_model(f"models:/{NAME}@champion")
@@ -254,7 +256,7 @@ def test_each_attack_is_found_and_named_and_nothing_of_it_leaves(
     assert re.search(named, served.objections())
     if attack is not taken_away:
         with pytest.raises(releases.NotApprovedError, match=named):
-            releases.require_champion(served.home, NAME)
+            releases.require_champion(release_home.of(served.home), NAME)
 
 
 @pytest.mark.parametrize("attack", [moved_to_a_challenger, changed_weights, removed_signature])
@@ -273,7 +275,9 @@ def test_files_that_were_changed_before_the_approval_are_not_released(served: Se
         served.home.evidence / NAME / registry.version_numbered(NAME, "3").evidence
     )
     with pytest.raises(ModelSignatureError, match="Hash mismatch"):
-        releases.release_version(served.home, registry.version_numbered(NAME, "3"), found)
+        releases.release_version(
+            release_home.of(served.home), registry.version_numbered(NAME, "3"), found
+        )
 
 
 @pytest.mark.slow
@@ -292,10 +296,10 @@ def test_maintenance_puts_previous_back_in_its_place(served: Served) -> None:
 
 
 def test_a_rollback_is_no_attack(served: Served) -> None:
-    champions.roll_back(served.home, Order(NAME, None, "bob", "rude"))
-    assert releases.release_status(served.home, NAME).objections == ()
-    champions.roll_back(served.home, Order(NAME, "2", "bob", "it was the network"))
-    assert releases.release_status(served.home, NAME).objections == ()
+    champions.roll_back(release_home.of(served.home), Order(NAME, None, "bob", "rude"))
+    assert releases.release_status(release_home.of(served.home), NAME).objections == ()
+    champions.roll_back(release_home.of(served.home), Order(NAME, "2", "bob", "it was the network"))
+    assert releases.release_status(release_home.of(served.home), NAME).objections == ()
 
 
 def test_the_command_says_whether_a_folder_is_what_was_signed(

@@ -11,6 +11,7 @@ import httpx
 
 from components.receive.settings import Limits
 from components.register import registry
+from components.release.rollback_rules import Order
 from flows import gateway_status
 from flows.canary import canary_rollouts, settle_rollouts
 from flows.canary.canary_rollouts import RolloutError
@@ -18,7 +19,6 @@ from flows.cli import demo_command, turn_watch
 from flows.cli.console import console, print_line
 from flows.cli.progress import ProgressScreen
 from flows.cli.turn_watch import TurnError
-from flows.rollback_rules import Order
 from flows.settings import Settings
 from tests.spin import people, sealed_score
 from tests.spin.sealed_score import Ask

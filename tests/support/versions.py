@@ -13,10 +13,10 @@ from components.decide.decision_log import LogEvent
 from components.gate.evidence_folder import Evidence, EvidenceSubject
 from components.gate.judgement import Judgement
 from components.register import registry, version_tags
-from components.release import champion_alias, release_state
+from components.release import champion_alias, champions, release_state, releases
 from components.store import manifest, warehouse
 from components.store.ledger import Decision
-from flows import champions, promotion, releases, settings
+from flows import promotion, release_home, settings
 from flows.settings import Settings
 from flows.workload_file import Workload
 from tests.support import warehouses
@@ -65,7 +65,7 @@ def log_files(name: str, number: int) -> str:
     with TemporaryDirectory() as scratch:
         copytree(adapter, Path(scratch) / "artifacts" / adapter.name)
         (Path(scratch) / "MLmodel").write_text("model_uuid: none\n")
-        releases.folder_signer(home)(Path(scratch))
+        releases.folder_signer(home.keys)(Path(scratch))
         client.log_model_artifacts(model.model_id, scratch)
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     return str(model.model_id)
@@ -101,7 +101,7 @@ def record_champion(name: str, number: int, evidence: str) -> None:
     change = release_state.plan_promotion(*keys, by="ann", reason="good")
     with warehouses.connect(home.tables) as con, warehouse.transaction(con):
         release_state.append_change(con, change, NOW)
-    champions.project(home, name)
+    champions.project(release_home.of(home), name)
 
 
 def crowned(name: str, count: int, home: Settings) -> None:

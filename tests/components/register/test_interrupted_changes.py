@@ -17,10 +17,10 @@ from components.decide.approvers import Approving
 from components.register import registry, version_tags
 from components.register.registry import Aliases
 from components.register.version_tags import CHAMPION
-from components.release import champion_alias, champion_files, release_state
+from components.release import champion_alias, champion_files, champions, release_state
 from components.release.release_state import ChampionChange, ReleaseState
 from components.store import warehouse
-from flows import champions, promotion
+from flows import promotion, release_home
 from flows.settings import Settings
 from tests.support import forking, ssh, warehouses
 from tests.support.forking import PROCESSES
@@ -66,7 +66,7 @@ def carry_out(change: ChampionChange, home: Settings, is_ready: Event, may_begin
     is_ready.set()
     may_begin.wait(60)
     append(change, home)
-    champions.project(home, change.workload_id)
+    champions.project(release_home.of(home), change.workload_id)
 
 
 @contextmanager
@@ -145,7 +145,7 @@ def require_agreement(home: Settings, name: str, champion: str) -> None:
     assert known.through == state.last.head.anchor
     names = (state.champion, registry.read_aliases(name).champion, known.state.champion)
     assert names == (champion,) * 3
-    assert champions.recover(home, name) is None
+    assert champions.recover(release_home.of(home), name) is None
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -153,7 +153,7 @@ def test_a_killed_promotion_is_finished_or_never_began(moment: str, home: Settin
     name = f"promoted-{moment}"
     history(name, home)
     kill(planned(name), home, moment)
-    champions.recover(home, name)
+    champions.recover(release_home.of(home), name)
     if moment == "waiting":
         assert registry.read_aliases(name) == Aliases("2", challenger="3", previous="1")
         assert registry.version_numbered(name, "3").decision == ""
@@ -171,7 +171,7 @@ def test_a_killed_rollback_is_finished_or_never_began(moment: str, home: Setting
     name = f"rolled-{moment}"
     history(name, home)
     kill(rolling(name, home), home, moment)
-    champions.recover(home, name)
+    champions.recover(release_home.of(home), name)
     if moment == "waiting":
         require_agreement(home, name, "2")
         return
@@ -208,7 +208,7 @@ def test_an_alias_that_was_moved_during_a_change_follows_it(home: Settings) -> N
     history("since", home)
     append(planned("since"), home)
     registry.put_alias("since", CHAMPION, "1")
-    assert champions.recover(home, "since") is not None
+    assert champions.recover(release_home.of(home), "since") is not None
     require_agreement(home, "since", "3")
 
 
@@ -218,10 +218,10 @@ def test_a_change_to_what_was_deleted_from_mlflow_leaves_no_champion_there_and_b
     history("gone", home)
     append(planned("gone"), home)
     MlflowClient().delete_model_version("gone", "3")
-    champions.recover(home, "gone")
+    champions.recover(release_home.of(home), "gone")
     assert registry.read_aliases("gone").champion is None
     append(rolling("gone", home), home)
-    champions.recover(home, "gone")
+    champions.recover(release_home.of(home), "gone")
     require_agreement(home, "gone", "2")
 
 

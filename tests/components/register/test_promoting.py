@@ -15,10 +15,10 @@ from components.gate.judgement import Judgement
 from components.models import base as bases
 from components.register import registry, tracking
 from components.register.registry import Aliases
-from components.release import release_state
+from components.release import release_state, releases
 from components.store.ledger import Decision
 from components.store.manifest import folder_digest
-from flows import promote, promotion, releases
+from flows import promote, promotion
 from flows.settings import Settings
 from flows.workload_file import Workload
 from tests.support import adapter_folders, cards, versions, warehouses

@@ -16,12 +16,12 @@ from components.gate.policy import Policy
 from components.models import base
 from components.register import registry, tracking, version_tags
 from components.register.logged_model import ServingParameters
+from components.release.releases import NotApprovedError
 from components.store import manifest, warehouse
 from components.store.ledger import Decision
 from flows import approval_loop, home_workloads, promote, settings
 from flows import workload_file as configs
 from flows.approval_loop import StaleEvidenceError
-from flows.releases import NotApprovedError
 from flows.workload_file import Workload
 from tests.support import versions
 

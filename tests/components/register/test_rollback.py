@@ -15,13 +15,13 @@ from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.judgement import Judgement
 from components.register import registry, taint, version_tags
 from components.register.registry import Aliases
-from components.release import champion_alias, champion_files, release_state
+from components.release import champion_alias, champion_files, champions, release_state
 from components.release.release_state import ChampionChange, RollbackError
+from components.release.releases import NotApprovedError
+from components.release.rollback_rules import Order
 from components.store import warehouse
-from flows import champions, promote, promotion, turn
+from flows import promote, promotion, release_home, turn
 from flows import rollback as rolling
-from flows.releases import NotApprovedError
-from flows.rollback_rules import Order
 from flows.settings import Settings
 from tests.support import warehouses
 from tests.support.versions import (
@@ -72,20 +72,20 @@ def test_a_challenger_trained_on_erased_rows_loses_its_alias() -> None:
 def test_a_rollback_leads_to_the_version_before_and_the_next_one_further(home: Settings) -> None:
     crowned("further", 3, home)
     assert registry.read_aliases("further") == Aliases(champion="3", previous="2")
-    first = champions.roll_back(home, Order("further", None, "bob", "rude"))
+    first = champions.roll_back(release_home.of(home), Order("further", None, "bob", "rude"))
     assert registry.read_aliases("further") == Aliases(champion="2", previous="1")
     assert champions.describe_rollback(first) == (
         "further: from version 3 back to version 2, adapter a2; version 1 is before it"
     )
-    champions.roll_back(home, Order("further", None, "bob", "rude, too"))
+    champions.roll_back(release_home.of(home), Order("further", None, "bob", "rude, too"))
     assert registry.read_aliases("further") == Aliases(champion="1", previous=None)
     with pytest.raises(RollbackError, match="no version is `previous`; --to goes back to any of 2"):
-        champions.roll_back(home, Order("further", None, "bob", ""))
+        champions.roll_back(release_home.of(home), Order("further", None, "bob", ""))
 
 
 def test_a_rollback_of_a_workload_without_a_version_says_that_there_is_none(home: Settings) -> None:
     with pytest.raises(RollbackError, match="rolling back mistyped: it has no registered version"):
-        champions.roll_back(home, Order("mistyped", None, "bob", ""))
+        champions.roll_back(release_home.of(home), Order("mistyped", None, "bob", ""))
 
 
 def test_two_people_who_order_it_at_once_go_back_by_one_version(home: Settings) -> None:
@@ -94,7 +94,7 @@ def test_two_people_who_order_it_at_once_go_back_by_one_version(home: Settings) 
 
     def order(name: str) -> None:
         try:
-            champions.roll_back(home, Order("both", None, name, "rude"))
+            champions.roll_back(release_home.of(home), Order("both", None, name, "rude"))
         except RollbackError as error:
             refused.append(str(error))
 
@@ -115,12 +115,12 @@ def test_two_people_who_order_it_at_once_go_back_by_one_version(home: Settings) 
 @pytest.mark.slow
 def test_a_rollback_can_be_taken_back_by_number(home: Settings) -> None:
     crowned("back", 2, home)
-    champions.roll_back(home, Order("back", None, "bob", "slow"))
+    champions.roll_back(release_home.of(home), Order("back", None, "bob", "slow"))
     assert registry.version_numbered("back", "2").rolled_back == "to version 1 by bob: slow"
-    champions.roll_back(home, Order("back", "2", "bob", "it was the network"))
+    champions.roll_back(release_home.of(home), Order("back", "2", "bob", "it was the network"))
     assert registry.read_aliases("back") == Aliases(champion="2", previous=None)
     assert registry.version_numbered("back", "2").rolled_back == ""
-    assert champions.rolled_back("back", "a2") is None
+    assert champions.rolled_back(home.tables, "back", "a2") is None
 
 
 @pytest.mark.slow
@@ -142,7 +142,7 @@ def test_versions_name_the_decisions_on_them_so_that_none_is_cut_off_the_chain(
             promotion.promote_version(made, evidence, decision, lambda: None)
         else:
             promote.reject_task.fn(evidence, decision)
-    champions.roll_back(home, Order("named", None, "bob", "rude"))
+    champions.roll_back(release_home.of(home), Order("named", None, "bob", "rude"))
     anchors = {
         place: text for place, text in champions.chain_anchors().items() if "of named" in place
     }
@@ -172,13 +172,13 @@ def test_a_version_that_may_not_serve_is_refused_and_nothing_moves(home: Setting
         (None, r"erased \(certificate c1\)"),
     ):
         with pytest.raises(RollbackError, match=message):
-            champions.roll_back(home, Order("refused", to, "bob", ""))
+            champions.roll_back(release_home.of(home), Order("refused", to, "bob", ""))
     assert registry.read_aliases("refused") == before
 
 
 def test_a_rollback_says_by_whom_and_why_in_the_chain(home: Settings) -> None:
     crowned("told", 2, home)
-    champions.roll_back(home, Order("told", None, "bob", "wrong tools"))
+    champions.roll_back(release_home.of(home), Order("told", None, "bob", "wrong tools"))
     with warehouses.connect(home.tables) as con:
         last = release_state.read_state(con, "told").changes[-1]
         link = decision_log.links(con, workload_id="told")[-1]
@@ -202,7 +202,7 @@ def test_a_rollback_that_was_killed_is_finished_by_the_same_command_and_goes_no_
         "again", versions, "3", known, None, by="bob", reason="rude"
     )
     append(change, home)
-    champions.roll_back(home, Order("again", None, "bob", "rude"))
+    champions.roll_back(release_home.of(home), Order("again", None, "bob", "rude"))
     assert registry.read_aliases("again") == Aliases(champion="2", previous="1")
 
 
@@ -220,10 +220,10 @@ def test_a_rollback_after_an_interrupted_promotion_leads_not_to_the_version_that
     order = Order(name, None, "bob", "rude")  # of the version that is champion
     if before == 1:
         with pytest.raises(RollbackError, match="version 2 is champion, and nothing that may"):
-            champions.roll_back(home, order)
+            champions.roll_back(release_home.of(home), order)
         assert registry.read_aliases(name).champion == "2"
     else:
-        champions.roll_back(home, order)
+        champions.roll_back(release_home.of(home), order)
         assert registry.read_aliases(name).champion == "1"
 
 
@@ -233,7 +233,7 @@ def test_a_rolled_back_version_is_neither_asked_about_nor_promoted_again(
 ) -> None:
     made = workload("once", base_model)
     crowned("once", 2, home)
-    champions.roll_back(home, Order("once", None, "bob", "rude"))
+    champions.roll_back(release_home.of(home), Order("once", None, "bob", "rude"))
     snapshot = Snapshot(Path("s1"), "s1", "v1", 1, 0, 1, {}, {"train": 1, "holdout": 1}, 1)
     with disable_run_logger():
         ended = turn.conclude_turn(made, snapshot, Path("a2"), {}, TurnReference("t1", "w1"))
@@ -266,7 +266,7 @@ def test_an_approval_makes_a_champion_once_whoever_moves_the_alias_and_starts_it
     with pytest.raises(NotApprovedError, match=r"stands on version 1, .* somebody moved it"):
         promotion.promote_version(made, evidence, decide("used", 2), lambda: None)
     assert registry.read_aliases("used").champion == "1"
-    champions.roll_back(home, Order("used", "2", "bob", "that one was good"))
+    champions.roll_back(release_home.of(home), Order("used", "2", "bob", "that one was good"))
     again = promotion.promote_version(made, evidence, decide("used", 2), lambda: None)
     assert (again.version.number, again.became) == ("2", "is champion")
 
@@ -298,7 +298,7 @@ def test_interrupted_changes_are_recovered_except_those_in_progress(home: Settin
         change = release_state.plan_rollback(name, versions, "2", known, None, by="bob", reason="")
         append(change, home)
     with champion_files.lock_champion(home.tables, home.locks, "alive"):
-        (settled,) = champions.reconcile(home)
+        (settled,) = champions.reconcile(release_home.of(home))
     assert re.fullmatch(
         r"dead: decision \d+, by which version 1 is champion, was interrupted, and is finished",
         champions.describe_change(settled),
@@ -322,7 +322,7 @@ def test_a_run_that_waited_or_is_run_again_leaves_no_champion_that_came_after_it
     name = f"queued{to}"
     crowned(name, 3, home)
     clicked = datetime.now(UTC)
-    champions.roll_back(home, Order(name, None, "ann", "rude"))
+    champions.roll_back(release_home.of(home), Order(name, None, "ann", "rude"))
     with disable_run_logger(), pytest.raises(RollbackError, match="changed, to version 2; order"):
         rolling.roll_back_task.fn(name, to, "bob", "rude", ordered_at=clicked)
     assert registry.read_aliases(name).champion == "2"
@@ -338,7 +338,7 @@ def test_a_change_that_a_clock_ahead_has_dated_outdates_no_order(home: Settings)
     ask("ahead", 3)
     change = release_state.plan_promotion("ahead", "3", "e3", "a3", by="ann", reason="good")
     append(change, home, now + timedelta(hours=1))
-    champions.recover(home, "ahead")
+    champions.recover(release_home.of(home), "ahead")
     now = datetime.now(UTC)
     with disable_run_logger():
         rolling.roll_back_task.fn("ahead", "", "bob", "rude", ordered_at=now)
@@ -348,7 +348,7 @@ def test_a_change_that_a_clock_ahead_has_dated_outdates_no_order(home: Settings)
 def test_a_reason_of_any_length_rolls_back_and_is_stored_whole(home: Settings) -> None:
     crowned("long", 2, home)
     reason = "rude " * 30_000  # MLflow refuses a tag of more than 100,000 characters
-    champions.roll_back(home, Order("long", None, "bob" * 50_000, reason))
+    champions.roll_back(release_home.of(home), Order("long", None, "bob" * 50_000, reason))
     assert registry.read_aliases("long").champion == "1"
     with warehouses.connect(home.tables) as con:
         last = release_state.read_state(con, "long").changes[-1]
@@ -371,7 +371,9 @@ def test_a_version_that_many_erasures_taint_names_the_newest_of_them() -> None:
 @pytest.mark.slow
 def test_a_lone_surrogate_in_an_order_is_replaced(home: Settings) -> None:
     crowned("halved", 2, home)
-    entry = champions.roll_back(home, Order("halved", None, "bob\ud83d", "rude\udc00"))
+    entry = champions.roll_back(
+        release_home.of(home), Order("halved", None, "bob\ud83d", "rude\udc00")
+    )
     assert (entry.change.asked_by, entry.change.reason) == ("bob\ufffd", "rude\ufffd")
     assert (
         registry.version_numbered("halved", "2").rolled_back

@@ -17,12 +17,12 @@ from components.decide.approvers import Approving
 from components.register import registry, taint, version_tags
 from components.register.registry import Aliases
 from components.register.version_tags import CHAMPION
-from components.release import champion_files, release_state
+from components.release import champion_files, champions, release_state, rollback_rules
 from components.release.champion_files import Pending
 from components.release.release_state import RollbackError
+from components.release.rollback_rules import Order
 from components.store import warehouse
-from flows import champions, rollback_rules
-from flows.rollback_rules import Order
+from flows import release_home
 from flows.settings import Settings
 from tests.support import forking, warehouses
 from tests.support.forking import PROCESSES
@@ -62,7 +62,9 @@ def test_a_champion_goes_at_once_though_the_warehouse_is_held_and_the_row_follow
     lines: list[str] = []
 
     def order() -> None:
-        champions.roll_back(home, Order("urgent", None, "bob", "rude"), lines.append)
+        champions.roll_back(
+            release_home.of(home), Order("urgent", None, "bob", "rude"), lines.append
+        )
 
     with warehouse_held(home) as let_go:
         ordering = threading.Thread(target=order)
@@ -91,13 +93,13 @@ def test_a_rollback_that_was_killed_while_it_waited_for_the_warehouse_is_written
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-    (entry,) = champions.reconcile(home)
+    (entry,) = champions.reconcile(release_home.of(home))
     assert entry.change.version == "1"
     assert written(home, "killed") == [("rollback", "e2", "bob")]
 
 
 def _order(home: Settings, name: str) -> None:
-    champions.roll_back(home, Order(name, None, "bob", "rude"))
+    champions.roll_back(release_home.of(home), Order(name, None, "bob", "rude"))
 
 
 def pending(home: Settings, name: str, ordered_at: datetime = NOW) -> Pending:
@@ -119,12 +121,12 @@ def test_a_pending_rollback_is_written_down_once(home: Settings, ordered_at: dat
     name = f"unwritten-{ordered_at:%d}"
     crowned(name, 2, home)
     order = pending(home, name, ordered_at)  # and the alias had not moved
-    (entry,) = champions.reconcile(home)
+    (entry,) = champions.reconcile(release_home.of(home))
     assert entry.change.version == "1"
     assert registry.read_aliases(name) == Aliases(champion="1")
-    assert champions.reconcile(home) == []
+    assert champions.reconcile(release_home.of(home)) == []
     champion_files.write_pending(home.locks, order)  # as if it had been killed before the file went
-    assert champions.reconcile(home) == []
+    assert champions.reconcile(release_home.of(home)) == []
     assert champion_files.pending_workloads(home.locks) == []
     assert written(home, name) == [("rollback", "e2", "bob")]
 
@@ -137,7 +139,7 @@ def test_a_pending_rollback_to_what_was_erased_meanwhile_is_undone_and_on_record
     pending(home, "tainted-since")
     registry.put_alias("tainted-since", CHAMPION, "1")
     taint.flag_tainted("tainted-since", {"a1"}, "c1")
-    (entry,) = champions.reconcile(home)
+    (entry,) = champions.reconcile(release_home.of(home))
     assert (entry.change.kind, entry.change.reason) == ("erased", "c1")
     assert registry.read_aliases("tainted-since").champion == "2"
     assert written(home, "tainted-since") == [("rollback", "e2", "bob"), ("erased", "e2", "")]
@@ -151,11 +153,11 @@ def test_a_pending_rollback_breaks_no_rules_that_came_after_it(home: Settings) -
     rules = Approving.model_validate({"proof": "code", "approvers": listed}).rules()
     with warehouses.connect(home.warehouse) as con, warehouse.transaction(con):
         decision_log.in_force(con, "ruled-since", rules, now=NOW)
-    champions.reconcile(home)
+    champions.reconcile(release_home.of(home))
     assert written(home, "ruled-since") == [("rollback", "e2", "bob")]
     with warehouses.connect(home.warehouse) as con:
         links = decision_log.links(con)
-        assert rollback_rules.in_force(home, con, "ruled-since") == rules
+        assert rollback_rules.in_force(release_home.of(home), con, "ruled-since") == rules
     assert validity.first_unproved(links) is None
 
 
@@ -183,7 +185,7 @@ def test_a_rollback_to_another_version_than_the_pending_one_is_refused(home: Set
     )
     champion_files.write_pending(home.locks, Pending(change, NOW, ""))
     with warehouse_held(home), pytest.raises(RollbackError, match="to version 1 is not written"):
-        champions.roll_back(home, Order("other", "2", "bob", "rude"))
+        champions.roll_back(release_home.of(home), Order("other", "2", "bob", "rude"))
 
 
 def written(home: Settings, name: str) -> list[tuple[str, str, str | None]]:

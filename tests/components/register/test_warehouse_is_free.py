@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from components.register import registry
+from components.release import champions
+from components.release.rollback_rules import Order
 from components.store import warehouse
-from flows import champions, promotion
-from flows.rollback_rules import Order
+from flows import promotion, release_home
 from flows.settings import Settings
 from tests.support import forking
 from tests.support.forking import PROCESSES
@@ -77,7 +78,8 @@ def share_waited(home: Settings, act: Callable[[], object]) -> float:
 @pytest.mark.slow
 def test_nobody_waits_for_a_rollback_that_waits_for_mlflow(home: Settings) -> None:
     crowned("free", 2, home)
-    back = partial(champions.roll_back, home, Order("free", None, "bob", "rude"))
+    order = Order("free", None, "bob", "rude")
+    back = partial(champions.roll_back, release_home.of(home), order)
     assert share_waited(home, back) < 0.5
     assert registry.read_aliases("free").champion == "1"
 

@@ -23,16 +23,16 @@ from components.extensions.canary.rollout_evidence import AnswerLine
 from components.register import registry, taint, version_tags
 from components.register.registry import Aliases
 from components.register.version_tags import CANARY
-from components.release import release_state
+from components.release import champions, release_state, releases
 from components.release.release_state import RollbackError
+from components.release.rollback_rules import Order
 from components.store import warehouse
-from flows import champions, promotion, releases
+from flows import promotion, release_home
 from flows.approval_loop import StaleEvidenceError
 from flows.canary import canary_rollouts, rollout_reports, settle_rollouts
 from flows.canary.canary_rollouts import RolloutError
 from flows.cli import main
 from flows.promotion import RolledBackError
-from flows.rollback_rules import Order
 from flows.settings import Settings
 from flows.workload_file import WorkloadError
 from tests.support import canary_home
@@ -69,7 +69,11 @@ def test_an_approved_version_answers_a_share(running: CanaryHome) -> None:
     assert running.version("2").decision == "approve"
     assert running.rollout().order == order.to_text()
     assert [*running.rollout().entries] == ["intended", "started"]
-    assert champions.rolled_back(running.workload, running.version("2").adapter) is None
+    assert rolled_back(running, "2") is None
+
+
+def rolled_back(made: CanaryHome, number: str) -> str | None:
+    return champions.rolled_back(made.home.tables, made.workload, made.version(number).adapter)
 
 
 def kinds_of(home: CanaryHome) -> list[tuple[str, str]]:
@@ -120,7 +124,7 @@ def test_what_holds_becomes_champion_by_rule(running: CanaryHome) -> None:
         ("canary", "hold"),
         ("promoted", ""),
     ]
-    assert not releases.release_status(running.home, running.workload).objections
+    assert not releases.release_status(release_home.of(running.home), running.workload).objections
 
 
 @pytest.mark.slow
@@ -136,15 +140,15 @@ def test_what_is_worse_is_rolled_back_by_rule_and_not_asked_about_again(
     assert running.version("2").rolled_back.startswith(
         f"to version 1 by {canary_rollouts.RULE}: slow: 300"
     )
-    why = champions.rolled_back(running.workload, running.version("2").adapter)
+    why = rolled_back(running, "2")
     assert why is not None
     assert "answered a share as version 2 and was rolled back by canary" in why
-    assert champions.rolled_back(running.workload, running.version("1").adapter) is None
+    assert rolled_back(running, "1") is None
     ending = running.rollout().ending
     assert ending is not None
     assert len(ending.content()["history"]) == 1  # type: ignore[arg-type]
     assert champions.chain_anchors()  # the version that was left names the order
-    assert not releases.release_status(running.home, running.workload).objections
+    assert not releases.release_status(release_home.of(running.home), running.workload).objections
     with pytest.raises(RolledBackError):
         running.promote(running.evidence("2"))
     with pytest.raises(RolloutError, match="no version may answer"):
@@ -171,7 +175,7 @@ def test_what_became_void_leaves_the_version_as_approved_as_it_was(
     running.report(state)
     assert settle(running) == "stopped"
     assert running.aliases() == Aliases(champion="1")
-    assert champions.rolled_back(running.workload, running.version("2").adapter) is None
+    assert rolled_back(running, "2") is None
     begun = settle_rollouts.start_by_order(running.home, running.describe(), None, print)
     assert begun.intention.version == "2"
     assert running.aliases().canary == "2"
@@ -246,10 +250,10 @@ def test_a_newer_approval_replaces_a_canary(running: CanaryHome) -> None:
 def test_a_rollback_of_the_champion_stops_a_canary(home: Settings) -> None:
     made = canary_home.canary_of_a_third(home, "earlier")
     assert made.aliases() == Aliases(champion="2", previous="1", canary="3")
-    champions.roll_back(home, Order("earlier", None, "bob", "rude"))
+    champions.roll_back(release_home.of(home), Order("earlier", None, "bob", "rude"))
     assert made.aliases() == Aliases(champion="1")
     assert made.rollout().is_settled
-    assert champions.rolled_back("earlier", made.version("3").adapter) is None
+    assert rolled_back(made, "3") is None
 
 
 @pytest.mark.slow
@@ -258,7 +262,9 @@ def test_the_end_of_a_canary_outdates_no_order_to_roll_the_champion_back(home: S
     ordered_at = datetime.now(UTC)
     canary_rollouts.record_end(home, made.rollout(), "roll back", "worse")
     assert settle(made) == "roll back"
-    champions.roll_back(home, Order("ordered", None, "bob", "rude", ordered_at=ordered_at))
+    champions.roll_back(
+        release_home.of(home), Order("ordered", None, "bob", "rude", ordered_at=ordered_at)
+    )
     assert made.aliases() == Aliases(champion="1")
 
 
@@ -330,7 +336,8 @@ def test_a_report_about_an_older_order_changes_nothing(running: CanaryHome) -> N
 def test_an_alias_that_somebody_moved_ends_it_and_the_audit_says_so(running: CanaryHome) -> None:
     running.approve(3)
     registry.put_alias(running.workload, CANARY, "2")
-    (objection,) = releases.release_status(running.home, running.workload).objections
+    status = releases.release_status(release_home.of(running.home), running.workload)
+    (objection,) = status.objections
     assert "stands on version 2, but no canary of it was started: somebody moved it" in objection
     assert settle(running) == "stopped"
     assert running.aliases().canary == "2"  # which is not ours to judge: the audit goes on
@@ -390,7 +397,7 @@ def test_a_person_sends_one_back(running: CanaryHome) -> None:
     assert running.rollout().is_settled
     assert running.version("2").rolled_back.startswith("to version 1 by bob: rude rude")
     assert kinds_of(running)[-1] == ("rollback", "")
-    assert champions.rolled_back(running.workload, running.version("2").adapter) is not None
+    assert rolled_back(running, "2") is not None
 
 
 @pytest.mark.slow
@@ -439,7 +446,7 @@ def test_an_interrupted_end_is_finished(running: CanaryHome, outcome: str) -> No
     ending = running.rollout().ending
     assert ending is not None
     assert (ending.outcome, ending.note) == (outcome, "why")
-    assert not releases.release_status(running.home, running.workload).objections
+    assert not releases.release_status(release_home.of(running.home), running.workload).objections
 
 
 @pytest.mark.slow
@@ -562,4 +569,4 @@ def test_settling_that_is_killed_anywhere_and_twice_at_once_ends_as_if_it_was_no
     ended = [change for change in journal_of(running) if change[4]]
     assert len(ended) == 2
     assert len([event for event in kinds_of(running) if event[1] == outcome]) == 1
-    assert not releases.release_status(running.home, running.workload).objections
+    assert not releases.release_status(release_home.of(running.home), running.workload).objections

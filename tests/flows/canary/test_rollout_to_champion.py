@@ -21,9 +21,10 @@ from components.decide import decision_log, validity
 from components.receive import client_tokens
 from components.register import registry
 from components.register.registry import Aliases
+from components.release import releases
 from components.serve import response_id
 from components.store import warehouse
-from flows import gateway_status, home_workloads, promotion, releases
+from flows import gateway_status, home_workloads, promotion, release_home
 from flows.canary import canary_rollouts, settle_rollouts
 from flows.promotion import PromotedVersion
 from tests.support import logs
@@ -220,7 +221,7 @@ def test_a_worse_version_is_rolled_back_and_a_sound_one_becomes_champion(
         assert registry.read_aliases(NAME) == Aliases(champion="3", previous="1")
         assert events(made, "3") == ["start", "hold"]
         until(lambda: _champion(made) == "3")
-        assert not releases.release_status(made.home, NAME).objections
+        assert not releases.release_status(release_home.of(made.home), NAME).objections
         assert settle_rollouts.settle(made.home, NAME) is None
         collect(made)
     (newest, older) = canary_rollouts.read_canaries(made.home, NAME)

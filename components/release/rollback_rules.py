@@ -6,21 +6,18 @@ from datetime import UTC, datetime
 
 from components.decide import approvers as all_rules
 from components.decide import chain, decision_log, record_answer, statement, validity
-from components.decide.approvers import ApprovalRules, Approver, Approving
+from components.decide.approvers import ApprovalRules, Approver
 from components.decide.chain import Refused
 from components.decide.decision_log import LogEvent
 from components.decide.statement import Statement
 from components.gate import evidence_folder
 from components.release import champion_files
 from components.release.champion_files import KnownChampions
+from components.release.installation import Installation, UnreadableRulesError
 from components.release.release_state import ChampionChange, RollbackError
 from components.store import warehouse
 from components.store.manifest import folder_digest
 from components.store.warehouse import Connection
-from flows import approver_keys, home_workloads
-from flows.approver_keys import SecretError
-from flows.home_workloads import WorkloadFileError
-from flows.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +72,11 @@ class RefusedOrderError(Exception):
         self.expected = expected
 
 
-class _UnreadableFileError(Exception):
-    """The workload's file can't be read, or has mistakes."""
-
-
-def is_signed(home: Settings, workload: str) -> bool:
+def is_signed(home: Installation, workload: str) -> bool:
     """Return whether a workload's rules may require a signature; ``form`` reads the rules."""
     try:
-        approving = _approving(home, workload)
-    except _UnreadableFileError:
+        approving = home.approving(workload)
+    except UnreadableRulesError:
         return True
     if approving is None:
         known = champion_files.read_known(home.locks, workload)
@@ -91,26 +84,26 @@ def is_signed(home: Settings, workload: str) -> bool:
     return approving.proof == "signature"
 
 
-def needs_no_proof(home: Settings, workload: str, known: KnownChampions) -> bool:
+def needs_no_proof(home: Installation, workload: str, known: KnownChampions) -> bool:
     """Return whether anybody may order a rollback, by the file and by the last rules in force."""
     try:
-        approving = _approving(home, workload)
-    except _UnreadableFileError:
+        approving = home.approving(workload)
+    except UnreadableRulesError:
         return False
     return known.is_open and (approving is None or approving.rules() == all_rules.OPEN)
 
 
-def in_force(home: Settings, con: Connection, workload: str) -> ApprovalRules:
+def in_force(home: Installation, con: Connection, workload: str) -> ApprovalRules:
     """Return a workload's rules: its file's, or the chain's last where that can't be read."""
-    with suppress(_UnreadableFileError):  # a bad champion has to go though the file has a mistake
-        if (approving := _approving(home, workload)) is not None:
+    with suppress(UnreadableRulesError):  # a bad champion has to go though the file has a mistake
+        if (approving := home.approving(workload)) is not None:
             return approving.rules()
     links = decision_log.links(con, workload_id=workload)
     known = [link.document for link in links if link.kind == "rules" and link.document is not None]
     return all_rules.read_rules(known[-1]) if known else all_rules.OPEN
 
 
-def signing(home: Settings, change: ChampionChange, rules: ApprovalRules) -> Signing:
+def signing(home: Installation, change: ChampionChange, rules: ApprovalRules) -> Signing:
     """Compute what the proof of an order is checked against, from the home's files."""
     name, key = change.workload_id, change.evidence_digest
     whole, adapter = key, ""
@@ -167,7 +160,7 @@ def prefix(change: ChampionChange) -> str:
     return f"to version {change.version}: "
 
 
-def refuse(home: Settings, change: ChampionChange, refused: RefusedOrderError) -> RollbackError:
+def refuse(home: Installation, change: ChampionChange, refused: RefusedOrderError) -> RollbackError:
     """Record that an order was refused; return the error that explains it."""
     event = LogEvent(
         kind="refused",
@@ -202,23 +195,11 @@ def _doing(change: ChampionChange) -> str:
     return "rolling back" if change.kind == "rollback" else "sending the canary on of"
 
 
-def _secret(home: Settings, workload: str, rules: ApprovalRules, name: str) -> str | None:
+def _secret(home: Installation, workload: str, rules: ApprovalRules, name: str) -> str | None:
     if rules.proof != "code" or rules.find(name) is None:
         return None
-    try:
-        approving = _approving(home, workload)
+    with suppress(UnreadableRulesError):
+        approving = home.approving(workload)
         listed = approving.find(name) if approving else None
-        return approver_keys.find_secret(home, listed or Approver(name=name))
-    except (SecretError, _UnreadableFileError):
-        return None
-
-
-def _approving(home: Settings, workload: str) -> Approving | None:
-    """Read who may decide from the workload's file; ``None`` if this home has no such file."""
-    from flows import workload_file as configs  # noqa: PLC0415 - it loads all that a turn needs
-
-    try:
-        file = home_workloads.find(home, workload)
-        return configs.read_workload(file).approve if file else None
-    except (configs.WorkloadError, WorkloadFileError) as error:
-        raise _UnreadableFileError from error
+        return home.secret(listed or Approver(name=name))
+    return None

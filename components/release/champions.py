@@ -1,4 +1,4 @@
-"""Roll a champion back, and recover interrupted changes of champion; without Prefect."""
+"""Roll a champion back, and recover interrupted changes of champion."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,26 +11,27 @@ from components.decide.decision_log import LogEvent
 from components.decide.statement import Statement
 from components.register import registry, tracking, version_tags
 from components.register.version_tags import CHALLENGER, CHAMPION
-from components.release import champion_alias, champion_files, release_state
+from components.release import champion_alias, champion_files, release_state, rollback_rules
 from components.release.champion_files import KnownChampions, Pending
+from components.release.installation import Installation
 from components.release.release_state import (
     ChampionChange,
     RecordedChange,
     ReleaseState,
     RollbackError,
+    UnapprovedError,
 )
+from components.release.rollback_rules import Order, Proved, RefusedOrderError
 from components.store import warehouse
+from components.store.lake import Lake
 from components.store.lock import PATIENCE_SECONDS, WarehouseBusyError
-from components.store.warehouse import Connection
-from flows import rollback_rules, settings, trials
-from flows.rollback_rules import Order, Proved, RefusedOrderError
-from flows.settings import Settings
+from components.store.warehouse import Connection, Location
 
 AT_ONCE_SECONDS = 3.0  # a rollback waits no longer for the warehouse before it moves the alias
 
 
 def roll_back(
-    home: Settings, order: Order, report: Callable[[str], None] = lambda _: None
+    home: Installation, order: Order, report: Callable[[str], None] = lambda _: None
 ) -> RecordedChange:
     """Make an older champion the champion again; a rollback that was killed is finished instead.
 
@@ -95,7 +96,7 @@ def rollback_outlook(workload: str, to: str | None) -> RollbackOutlook:
     return RollbackOutlook(tuple(sentences), now.canary)
 
 
-def rollback_form(home: Settings, order: Order) -> tuple[Statement, ApprovalRules]:
+def rollback_form(home: Installation, order: Order) -> tuple[Statement, ApprovalRules]:
     """Write the statement to sign for a rollback, without its time; return the rules, too."""
     with warehouse.connect(home.tables) as con:
         rules = rollback_rules.in_force(home, con, order.workload)
@@ -107,7 +108,28 @@ def rollback_form(home: Settings, order: Order) -> tuple[Statement, ApprovalRule
     return rollback_rules.statement_of(change, signing, under.digest), rules
 
 
-def project(home: Settings, workload: str) -> bool:
+def promote(home: Installation, change: ChampionChange) -> None:
+    """Append a promotion to the chain, and let MLflow follow; the caller holds the lock.
+
+    Raises:
+        UnapprovedError: Its evidence is not approved under the rules of now.
+    """
+    name, evidence = change.workload_id, change.evidence_digest
+    if change.rollout_id is None:
+        home.end_trial(name, f"version {change.version} becomes champion")
+    with warehouse.connect(home.tables) as con, warehouse.transaction(con):
+        rules = rollback_rules.in_force(home, con, name)
+        decided = decision_log.decision_on(con, evidence, rules)
+        if decided is None or decided.decision != "approve":
+            raise UnapprovedError(
+                f"promoting {name} on evidence {evidence}: nobody has approved it under the rules "
+                "of now according to the chain of decisions"
+            )
+        release_state.append_change(con, change, _now())
+    project(home, name)
+
+
+def project(home: Installation, workload: str) -> bool:
     """Let MLflow and the file of known champions follow the chain of decisions.
 
     Idempotent; the caller holds the workload's lock. Return whether MLflow lagged behind.
@@ -131,7 +153,7 @@ def project(home: Settings, workload: str) -> bool:
 
 
 def recover(
-    home: Settings, workload: str, wait_seconds: float = PATIENCE_SECONDS
+    home: Installation, workload: str, wait_seconds: float = PATIENCE_SECONDS
 ) -> RecordedChange | None:
     """Finish a workload's interrupted change, a pending rollback included; return it.
 
@@ -149,7 +171,7 @@ def recover(
     return last if project(home, workload) else None
 
 
-def reconcile(home: Settings) -> list[RecordedChange]:
+def reconcile(home: Installation) -> list[RecordedChange]:
     """Finish every interrupted change whose process is gone, and return them."""
     if not home.has_warehouse:
         return []
@@ -178,9 +200,9 @@ def chain_anchors() -> dict[str, str]:
     }
 
 
-def rolled_back(workload: str, adapter: str) -> str | None:
+def rolled_back(tables: Location, workload: str, adapter: str) -> str | None:
     """Explain that an adapter was champion and was rolled back; ``None`` if it was not."""
-    with warehouse.connect(settings.load().tables) as con:
+    with warehouse.connect(tables) as con:
         change = release_state.read_state(con, workload).rolled_back(adapter)
     if change is None:
         return None
@@ -199,9 +221,9 @@ def rolled_back(workload: str, adapter: str) -> str | None:
     )
 
 
-def used_up(workload: str, evidence: str) -> str | None:
+def used_up(tables: Location, workload: str, evidence: str) -> str | None:
     """Explain that an approval has made its version champion before; ``None`` if it has not."""
-    with warehouse.connect(settings.load().tables) as con:
+    with warehouse.connect(tables) as con:
         state = release_state.read_state(con, workload)
     for recorded in state.changes:
         change = recorded.change
@@ -237,7 +259,7 @@ def describe_rollback(recorded: RecordedChange) -> str:
     )
 
 
-def _roll_back(home: Settings, order: Order, wait_seconds: float) -> RecordedChange:
+def _roll_back(home: Installation, order: Order, wait_seconds: float) -> RecordedChange:
     workload = order.workload
     left = registry.read_aliases(workload).champion
     if order.ordered_at is not None:
@@ -268,7 +290,7 @@ def _roll_back(home: Settings, order: Order, wait_seconds: float) -> RecordedCha
     except RefusedOrderError as refused:
         raise rollback_rules.refuse(home, change, refused) from None
     why = f"the champion was rolled back to version {change.version}"
-    trials.find().end(home, workload, why)
+    home.end_trial(workload, why)
     project(home, workload)
     recorded = release_state.recorded_change(link)
     assert recorded is not None
@@ -313,11 +335,15 @@ def _plan(order: Order, known: ReleaseState) -> ChampionChange:
     )
 
 
-def _move_at_once(home: Settings, order: Order) -> str | None:
+def _move_at_once(home: Installation, order: Order) -> str | None:
     """Move the alias while others hold the warehouse; ``None`` where that has to wait."""
     workload, now = order.workload, registry.read_aliases(order.workload).champion
     known = champion_files.read_known(home.locks, workload)
-    if home.lake or known is None or not rollback_rules.needs_no_proof(home, workload, known):
+    if (
+        isinstance(home.tables, Lake)
+        or known is None
+        or not rollback_rules.needs_no_proof(home, workload, known)
+    ):
         return None  # names need a proof
     pending = champion_files.read_pending(home.locks, workload)
     if pending is None:
@@ -337,7 +363,7 @@ def _move_at_once(home: Settings, order: Order) -> str | None:
     return version
 
 
-def _append_pending(home: Settings, workload: str) -> bool:
+def _append_pending(home: Installation, workload: str) -> bool:
     """Write a pending rollback into the chain; return whether there was one."""
     pending = champion_files.read_pending(home.locks, workload)
     if pending is None:

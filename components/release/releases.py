@@ -19,14 +19,13 @@ from components.register.logged_model import ReleaseRecord, ServingParameters
 from components.register.registry import Version
 from components.register.version_tags import CANARY, CHAMPION, PREVIOUS
 from components.release import champion_files, release_state
+from components.release.installation import Installation
 from components.release.release_state import ReleaseState
 from components.scorecard import CONSTRAINED
 from components.scorecard import read as read_scorecard
 from components.store import output_folders, warehouse
 from components.store.manifest import AdapterManifest, folder_digest
-from components.store.warehouse import Connection
-from flows import trials
-from flows.settings import Settings
+from components.store.warehouse import Connection, Location
 
 # A version's copy has these of its own: scores that came later, and the served base's name.
 KEPT_APART = {"README.md", "manifest.json", "adapter_config.json"}
@@ -72,20 +71,20 @@ class Books:
         return next((made for made in releases if made and made.version == version), None)
 
 
-def folder_signer(home: Settings) -> Callable[[Path], None]:
+def folder_signer(keys: Path) -> Callable[[Path], None]:
     """Return what signs a folder with the key of this installation."""
-    return lambda folder: model_signature.sign(folder, model_signature.make_key(home.keys))
+    return lambda folder: model_signature.sign(folder, model_signature.make_key(keys))
 
 
-def public_key(home: Settings) -> Path:
+def public_key(keys: Path) -> Path:
     """Return the installation's public key, made at the first use."""
-    return model_signature.make_key(home.keys).with_name(model_signature.PUBLIC)
+    return model_signature.make_key(keys).with_name(model_signature.PUBLIC)
 
 
-def require_bytes(home: Settings, evidence: Evidence) -> None:
+def require_bytes(adapters: Path, evidence: Evidence) -> None:
     """Refuse an adapter that was changed after the evidence on it was made."""
     expected = evidence.subject.adapter_bytes
-    folder = home.adapters / evidence.subject.workload / evidence.subject.adapter
+    folder = adapters / evidence.subject.workload / evidence.subject.adapter
     output_folders.fetch(folder)  # pulls another machine's
     if (actual := folder_digest(folder)) != expected:
         raise ChangedAdapterError(
@@ -95,7 +94,7 @@ def require_bytes(home: Settings, evidence: Evidence) -> None:
         )
 
 
-def release_version(home: Settings, version: Version, evidence: Evidence) -> None:
+def release_version(home: Installation, version: Version, evidence: Evidence) -> None:
     """Enter the digest of an approved version's files into the chain, and sign them; idempotent.
 
     Raises ``ModelSignatureError`` if the files are not those that were registered,
@@ -107,25 +106,25 @@ def release_version(home: Settings, version: Version, evidence: Evidence) -> Non
             return
         # A kill left a record without a signature.
         (folder / logged_model.RECORD_FILE).unlink(missing_ok=True)
-        model_signature.verify(folder, public_key(home))
+        model_signature.verify(folder, public_key(home.keys))
         _require_same_adapter(home, folder, evidence)
         files = logged_model.files_digest(folder)
         with warehouse.connect(home.tables) as con, warehouse.transaction(con):
             links = _entered(con, version, evidence.digest, files)
         write_record(folder, links)
-        folder_signer(home)(folder)
+        folder_signer(home.keys)(folder)
         registry.upload_files(version.name, version.number, folder)
         again = registry.download_version(version.name, version.number, Path(scratch) / "again")
-        model_signature.verify(again, public_key(home))
+        model_signature.verify(again, public_key(home.keys))
 
 
-def own_models(home: Settings) -> list[str]:
+def own_models(tables: Location) -> list[str]:
     """List the registered models that are this home's.
 
     An MLflow may have models of others, with aliases of the same names: the chain knows nothing of
     them, and no version names evidence.
     """
-    with warehouse.connect(home.tables) as con:
+    with warehouse.connect(tables) as con:
         known = {link.workload_id for link in decision_log.links(con)}
     return [
         name
@@ -134,7 +133,7 @@ def own_models(home: Settings) -> list[str]:
     ]
 
 
-def release_status(home: Settings, workload: str) -> ReleaseStatus:
+def release_status(home: Installation, workload: str) -> ReleaseStatus:
     """Compare MLflow's versions of a workload with the chain of decisions, byte by byte."""
     before = _books(home, workload)
     now, versions = registry.read_aliases(workload), registry.list_versions(workload)
@@ -162,7 +161,7 @@ def release_status(home: Settings, workload: str) -> ReleaseStatus:
     return ReleaseStatus(tuple(objections), verified)
 
 
-def recorded_champion(home: Settings, workload: str) -> Version | None:
+def recorded_champion(home: Installation, workload: str) -> Version | None:
     """Return the champion if its alias and tags agree with the chain; its files are not read.
 
     Whoever has MLflow's login can write both: a challenger would be compared with another model.
@@ -182,7 +181,7 @@ def _not_approved(workload: str, objections: Sequence[str]) -> NotApprovedError:
     return NotApprovedError(f"using the champion of {workload}: {'; '.join(objections)}{note}")
 
 
-def require_champion(home: Settings, workload: str) -> Version | None:
+def require_champion(home: Installation, workload: str) -> Version | None:
     """Return the champion if its alias, tags and every byte agree with the chain."""
     champion = registry.champion_version(workload)
     if champion is None:
@@ -193,7 +192,7 @@ def require_champion(home: Settings, workload: str) -> Version | None:
     return champion
 
 
-def require_version(home: Settings, version: Version) -> None:
+def require_version(home: Installation, version: Version) -> None:
     """Refuse a version that does not agree with the chain, whichever alias it has."""
     books = _books(home, version.name)
     objections = _of_tags(books, version)
@@ -208,7 +207,7 @@ def require_version(home: Settings, version: Version) -> None:
         )
 
 
-def record_of(home: Settings, workload: str, digest: str) -> list[Link]:
+def record_of(home: Installation, workload: str, digest: str) -> list[Link]:
     """Return the chain's links on an evidence up to its newest release; empty before one."""
     links = [link for link in _books(home, workload).links if link.evidence_digest == digest]
     while links and links[-1].kind != logged_model.RELEASE_KIND:
@@ -225,10 +224,10 @@ def write_record(folder: Path, links: Sequence[Link]) -> None:
 
 
 def serving_parameters(
-    home: Settings, subject: EvidenceSubject, made: AdapterManifest
+    scorecards: Path, subject: EvidenceSubject, made: AdapterManifest
 ) -> ServingParameters:
     """Return how an adapter is served: as it was trained and evaluated."""
-    card = read_scorecard(home.scorecards / subject.workload / subject.challenger_scorecard)
+    card = read_scorecard(scorecards / subject.workload / subject.challenger_scorecard)
     evaluated = EvaluationSettings.model_validate(card.conditions["settings"])
     is_constrained = CONSTRAINED in card.conditions
     return ServingParameters(
@@ -242,14 +241,14 @@ def serving_parameters(
     )
 
 
-def _books(home: Settings, workload: str) -> Books:
+def _books(home: Installation, workload: str) -> Books:
     pending = champion_files.read_pending(home.locks, workload)
     under_way: set[str | None] = {pending.change.version} if pending else set()
     if not home.has_warehouse:
         return Books((), ReleaseState(), frozenset(under_way))
     with warehouse.connect(home.tables) as con:
         links = decision_log.links(con, workload_id=workload)
-        tried = trials.find().trial_version(con, workload)
+        tried = home.trial_version(con, workload)
     state = release_state.state_of(links)
     known = champion_files.read_known(home.locks, workload)
     if state.last and (known is None or known.through != state.last.head.anchor):
@@ -331,13 +330,13 @@ def _of_tags(books: Books, version: Version) -> list[str]:
     return objections
 
 
-def _verify(home: Settings, books: Books, version: Version) -> None:
+def _verify(home: Installation, books: Books, version: Version) -> None:
     """Compare all files of a version with the chain."""
     released = books.release_of(version.number)
     with TemporaryDirectory(prefix="flywheel-") as scratch:
         folder = registry.download_version(version.name, version.number, Path(scratch))
         try:
-            model_signature.verify(folder, public_key(home))
+            model_signature.verify(folder, public_key(home.keys))
         except UnsignedError as error:
             raise ModelSignatureError(f"its signature was removed: {error}") from error
         if released is not None and logged_model.files_digest(folder) != released.files:
@@ -347,16 +346,16 @@ def _verify(home: Settings, books: Books, version: Version) -> None:
             )
 
 
-def _is_released(home: Settings, folder: Path, version: Version) -> bool:
+def _is_released(home: Installation, folder: Path, version: Version) -> bool:
     try:
-        model_signature.verify(folder, public_key(home))
+        model_signature.verify(folder, public_key(home.keys))
         record = logged_model.require_decided(folder)
     except ModelSignatureError:
         return False
     return (record.evidence, record.version) == (version.evidence, version.number)
 
 
-def _require_same_adapter(home: Settings, folder: Path, evidence: Evidence) -> None:
+def _require_same_adapter(home: Installation, folder: Path, evidence: Evidence) -> None:
     approved = home.adapters / evidence.subject.workload / evidence.subject.adapter
     copy = folder / "artifacts" / evidence.subject.adapter
     if folder_digest(copy, KEPT_APART) != folder_digest(approved, KEPT_APART):
