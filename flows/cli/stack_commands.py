@@ -4,7 +4,6 @@ import json
 import os
 import secrets
 import threading
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC
@@ -305,7 +304,7 @@ def doctor(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List everything insecure, broken or unreachable, with its fix, and what would run.
+    """List everything insecure, broken or unreachable, with its fix.
 
     Exit code 1 where something must be fixed; what may be intended is only noted.
     """
@@ -323,8 +322,6 @@ def doctor(
                 _show_result(result)
     if as_json:
         typer.echo(json.dumps([finding.as_json(result) for result in results], indent=2))
-    else:
-        _show_plans(workloads)
     raise typer.Exit(1 if any(result.level == "wrong" for result in results) else 0)
 
 
@@ -334,19 +331,6 @@ def _show_result(result: "CheckResult") -> None:
     console.print(Text.assemble(level, text), soft_wrap=True)
     if result.fix:
         print_line(f"       fix: {result.fix}")
-
-
-def _show_plans(workloads: Iterable[Path]) -> None:
-    from flows import workload_file
-    from flows.doctor import diagnosis
-
-    console.print("\nWhat would run:" if workloads else "\nNo workload is scheduled.")
-    for path in workloads:
-        try:
-            plan = diagnosis.planned_schedules(workload_file.read_workload(path))
-        except workload_file.WorkloadError as error:
-            plan = f"{path.stem}: nothing, its file has {len(error.mistakes)} mistake(s)"
-        print_line(f"  {plan}")
 
 
 @app.command()

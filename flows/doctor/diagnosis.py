@@ -1,7 +1,7 @@
 """Run every check of the home, its servers, its machine and its workload files."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,6 @@ from flows.doctor.finding import CheckResult, fine, note, wrong
 from flows.gateway_status import NotServingError, ServeFileError
 from flows.settings import RAY, Settings
 from flows.stack import control, health
-from flows.workload_file import Workload
 
 WAREHOUSE_SECONDS = 3.0  # a check waits no longer for it
 
@@ -256,26 +255,3 @@ def check_workload(home: Settings, env: Mapping[str, str], path: Path) -> Iterat
     yield from (wrong(path.name, f"sources: {error}", SOURCES) for error in unlisted)
     bases = {workload.base, *(candidate.base for candidate in workload.candidates())}
     yield from (checks.check_model(probes.probe_model(base)) for base in sorted(bases))
-
-
-def planned_schedules(workload: Workload) -> str:
-    """Return what of a workload would run, and when."""
-    logs, feedback = _count(workload.log_files), _count(workload.feedback_files)
-    recipes = len(workload.candidates())
-    trained = f"the best of {recipes} recipes" if recipes else f"{workload.train.objective.kind}"
-    others = len(workload.evaluate.tasks) + len(workload.evaluate.built_in)
-    guards = f", {others} task(s) beside the holdout" if others else ""
-    kept = workload.prune_days and f"for {workload.prune_days} days, if nothing needs them longer"
-    return (
-        f"{workload.workload}: collect {logs} log and {feedback} feedback file(s) and the spool "
-        f"at `{workload.collect_schedule}`, a turn at `{workload.turn_schedule}` (cron, UTC): "
-        f"{trained} on {workload.base.name} in {workload.train.precision}, judged by "
-        f"{workload.gate.metric}{guards}; its outputs are kept {kept or 'until `flywheel prune`'}"
-    )
-
-
-def _count(files: Callable[[], Sequence[object]]) -> str:
-    try:
-        return str(len(files()))
-    except (OSError, ImportError):
-        return "unknown"

@@ -43,7 +43,6 @@ def test_what_must_be_fixed_is_named_with_its_fix_and_fails_the_command(home: Pa
     assert lines[start + 1] == "       fix: `flywheel up` starts it"
     assert f"wrong  base base: {home.parent}/base has no safetensors" in done.output
     assert "fine   bitsandbytes: 4-bit weights work" in done.output
-    assert "  support: collect 1 log and 0 feedback file(s)" in done.output
 
 
 def test_an_erasure_that_was_not_finished_is_named(home: Path) -> None:
@@ -77,7 +76,6 @@ def test_a_place_that_can_not_be_reached_is_told_in_a_line_by_doctor_and_by_chec
     config = workload_text.write(home.parent, sources={"logs": ["s3://nobody/*.json"]})
     done = CliRunner().invoke(app, ["doctor"])
     assert "wrong  support.yaml: sources: reaching s3://nobody/*.json: " in done.output
-    assert "  support: collect unknown log and" in done.output
     checked = CliRunner().invoke(app, ["check", str(config)])
     assert checked.exit_code == 2
     assert checked.output.startswith(f"{config}: sources: reaching s3://nobody/*.json: ")
