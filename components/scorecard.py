@@ -33,6 +33,9 @@ it, and looks at it are free."""
 MeasuredSide: TypeAlias = Literal["holdout", "validation"]
 """The sides of a snapshot that models are measured on; each is a separate task."""
 
+ScorecardFolders: TypeAlias = dict[str, dict[str, Path]]
+"""Scorecard folders by model, and then by task."""
+
 PRODUCTION = "production"  # the model whose answers are in the logs, where they could be scored
 
 BASE, CHALLENGER, CHAMPION = "base", "challenger", "champion"  # what is measured of a turn

@@ -13,7 +13,6 @@ from components.evaluate import harness, score_conditions, task_metrics
 from components.evaluate import holdout_task as holdouts
 from components.evaluate.built_in import task_registry
 from components.evaluate.engines import protocol
-from components.evaluate.harness import ScorecardFolders
 from components.evaluate.judge import win_rate
 from components.evaluate.judge.comparisons import JudgeError
 from components.evaluate.judge.settings import JudgeSettings
@@ -27,6 +26,7 @@ from components.scorecard import (
     FEW_SHOT,
     HOLDOUT,
     PRODUCTION,
+    ScorecardFolders,
 )
 from components.scorecard import read as read_scorecard
 from components.store import manifest, output_folders

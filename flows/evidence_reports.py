@@ -13,7 +13,6 @@ from components.dataset import held_references, snapshot_figures
 from components.dataset.dataset_card import NAME as CARD
 from components.dataset.freeze_snapshot import folder_name
 from components.decide import decision_log
-from components.evaluate.harness import ScorecardFolders
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Policy
@@ -25,7 +24,15 @@ from components.gate.report.words import Case, Costs
 from components.gate.report.write_report import REPORT
 from components.register import tracking
 from components.review import audit
-from components.scorecard import BASE, CHALLENGER, CHAMPION, HOLDOUT, PRODUCTION, Scorecard
+from components.scorecard import (
+    BASE,
+    CHALLENGER,
+    CHAMPION,
+    HOLDOUT,
+    PRODUCTION,
+    Scorecard,
+    ScorecardFolders,
+)
 from components.scorecard import read as read_scorecard
 from components.store import output_folders, warehouse
 from components.store.manifest import AdapterManifest, EvidenceManifest, ScorecardManifest

@@ -17,7 +17,6 @@ from components.dataset import snapshot_figures
 from components.dataset.snapshot_figures import Snapshot
 from components.decide import decision_log
 from components.evaluate import holdout_task
-from components.evaluate.harness import ScorecardFolders
 from components.gate import evidence_folder, judge, reference_errors
 from components.gate.comparability import Anchor, Measured
 from components.gate.comparison import EarlierUse
@@ -36,6 +35,7 @@ from components.scorecard import (
     HOLDOUT,
     DamagedScorecardError,
     Scorecard,
+    ScorecardFolders,
     scores_digest,
 )
 from components.scorecard import read as read_scorecard

@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from components import costs, scorecard
 from components.chat.answer_start import end_of_answers
@@ -43,6 +43,7 @@ from components.scorecard import (
     MeasuredSide,
     Metric,
     Sample,
+    ScorecardFolders,
     Window,
 )
 from components.store import output_folders
@@ -50,10 +51,6 @@ from components.store import output_folders
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
     from transformers import PreTrainedTokenizerBase
-
-
-ScorecardFolders: TypeAlias = dict[str, dict[str, Path]]
-"""Scorecard folders by model, and then by task."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,13 @@ import pytest
 from components import costs, scorecard
 from components.costs import Work
 from components.dataset.snapshot_figures import Snapshot
-from components.evaluate.harness import ScorecardFolders
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.judgement import Judgement
 from components.gate.policy import Guard, Policy
 from components.register.registry import Version
 from components.schema import Answer, Json
-from components.scorecard import HOLDOUT, Scorecard
+from components.scorecard import HOLDOUT, Scorecard, ScorecardFolders
 from components.store import ledger, manifest, output_folders, warehouse
 from components.store.manifest import folder_digest
 from components.store.output_folders import SourceGoneError

@@ -8,12 +8,11 @@ import pyarrow.parquet as pq
 
 from components import scorecard
 from components.evaluate import harness
-from components.evaluate.harness import ScorecardFolders
 from components.evaluate.settings import EvaluationSettings
 from components.gate import judge
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
-from components.scorecard import HOLDOUT, Scorecard
+from components.scorecard import HOLDOUT, Scorecard, ScorecardFolders
 from components.train.checkpoints import TrainingProgress
 from components.train.recipe import Recipe
 from tests.components.evaluate.conftest import finish

@@ -14,7 +14,6 @@ import scipy
 from components import scorecard
 from components.chat import dialects
 from components.evaluate import text_answers
-from components.evaluate.harness import ScorecardFolders
 from components.evaluate.holdout_task import (
     HOLDOUT_FILE,
     cluster_bounds,
@@ -25,7 +24,15 @@ from components.evaluate.judge import comparisons
 from components.evaluate.judge.comparisons import AnswerPair, JudgeEndpoint, VerdictCache
 from components.evaluate.judge.settings import JUDGE_METRIC, JUDGE_TASK, JudgeSettings
 from components.schema import Json, Message
-from components.scorecard import BASELINES, FEW_SHOT, HOLDOUT, PRODUCTION, Metric, Sample
+from components.scorecard import (
+    BASELINES,
+    FEW_SHOT,
+    HOLDOUT,
+    PRODUCTION,
+    Metric,
+    Sample,
+    ScorecardFolders,
+)
 from components.store import manifest, output_folders
 from components.store.addresses import without_secrets
 from components.store.manifest import SnapshotManifest

@@ -17,7 +17,7 @@ from components.evaluate.settings import EvaluationSettings
 from components.gate.comparability import incomparable
 from components.models import base
 from components.schema import Progress
-from components.scorecard import HOLDOUT, VALIDATION, Scorecard
+from components.scorecard import HOLDOUT, VALIDATION, Scorecard, ScorecardFolders
 from components.store import manifest, output_folders
 from components.store.output_folders import SourceGoneError
 from components.train import peft_model
@@ -47,7 +47,7 @@ class Bench:
 
     def folders(
         self, models: dict[str, Path | None], settings: EvaluationSettings
-    ) -> harness.ScorecardFolders:
+    ) -> ScorecardFolders:
         self.reports.clear()
         folders = harness.evaluate(
             self.snapshot,

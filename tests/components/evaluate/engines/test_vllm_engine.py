@@ -20,7 +20,7 @@ from components.evaluate.engines.adapter_checks import AdapterNotAppliedError
 from components.evaluate.engines.protocol import Engine, EngineError
 from components.evaluate.settings import EvaluationSettings
 from components.gate import comparability
-from components.scorecard import HOLDOUT, Scorecard
+from components.scorecard import HOLDOUT, Scorecard, ScorecardFolders
 from components.store.manifest import ScorecardManifest
 from tests.components.evaluate.conftest import finish
 from tests.support import guard_files, holdouts, tiny
@@ -132,7 +132,7 @@ def test_answers_are_not_sampled(both: Engines):
 @pytest.fixture(scope="module")
 def cards(
     tiny_base: Path, adapters: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, harness.ScorecardFolders]:
+) -> dict[str, ScorecardFolders]:
     """Measure in both engines, on a 4-bit base with a default repetition penalty."""
     folder = tmp_path_factory.mktemp("measured")
     base = shipped_with(tiny_base, folder / "base", repetition_penalty=1.3)
@@ -148,7 +148,7 @@ def cards(
         for role, adapter in adapters.items()
     }
 
-    def measured(engine: str) -> harness.ScorecardFolders:
+    def measured(engine: str) -> ScorecardFolders:
         configured = settings.model_copy(update={"engine": engine})
         return harness.evaluate(
             snapshot, base, models, folder / "cards", configured, report=lambda _: None, now=NOW
@@ -168,7 +168,7 @@ def shipped_with(base: Path, folder: Path, **settings: object) -> Path:
 @pytest.mark.parametrize("task", [HOLDOUT, "sums", "written"])
 @pytest.mark.parametrize("model", ["base", "challenger", "champion"])
 def test_scorecards_of_both_engines_differ_only_in_their_conditions(
-    cards: dict[str, harness.ScorecardFolders], model: str, task: str
+    cards: dict[str, ScorecardFolders], model: str, task: str
 ):
     plain, other = (scorecard.read(cards[engine][model][task]) for engine in cards)
     assert other.samples == plain.samples
@@ -184,7 +184,7 @@ def libraries(card: Scorecard) -> dict[str, Any]:
     return recorded
 
 
-def test_its_scorecard_has_its_speed(cards: dict[str, harness.ScorecardFolders]):
+def test_its_scorecard_has_its_speed(cards: dict[str, ScorecardFolders]):
     measured = ScorecardManifest.read(cards["vllm"]["champion"][HOLDOUT]).speed
     assert measured is not None
     assert measured.requests == 3

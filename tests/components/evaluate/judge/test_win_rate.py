@@ -11,14 +11,13 @@ import pytest
 from components import scorecard
 from components.dataset.example_rows import CHAT
 from components.evaluate import task_metrics
-from components.evaluate.harness import ScorecardFolders
 from components.evaluate.judge import win_rate
 from components.evaluate.judge.comparisons import JudgeError
 from components.gate import comparison
 from components.gate.comparability import objections
 from components.gate.policy import Guard, Policy
 from components.schema import Answer, Json, Message
-from components.scorecard import HOLDOUT, PRODUCTION
+from components.scorecard import HOLDOUT, PRODUCTION, ScorecardFolders
 from components.store import manifest, output_folders
 from tests.support import holdouts
 from tests.support.cards import sample
