@@ -1,4 +1,4 @@
-"""The aliases and tags of a registered version; this module loads no MLflow."""
+"""The aliases and tags of a registered version, and what may have one; no MLflow is loaded."""
 
 from collections.abc import Mapping
 
@@ -14,6 +14,10 @@ TAINTED_TAG = "flywheel.tainted"  # the ids of erasure certificates, separated b
 ROLLED_BACK_TAG = "flywheel.rolled_back"  # a former champion's: target, person and reason
 LINK_TAG = "flywheel.link"  # the decision's number and digest in the chain: an anchor of it
 ROLLOUT_TAG = "flywheel.rollout"  # the order of its canary
+
+# Suffixes of a workload's files in the home's folder `locks`, where no server writes:
+KNOWN = ".approved.json"  # its champions by the chain of decisions
+PENDING = ".order.json"  # a rollback that the chain does not have yet
 
 
 def decision_of(tags: Mapping[str, str]) -> str:

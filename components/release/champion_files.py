@@ -1,7 +1,7 @@
 """What a home keeps beside its warehouse about champions: locks, pending rollbacks, a snapshot.
 
-The snapshot is what a rollback goes by while others hold the warehouse. It is written last after
-every change of a champion, lies where no server writes, and holds no names. A rollback based on it
+The snapshot is what a rollback goes by while others hold the warehouse, and what the gateway holds
+MLflow's alias against. It lies where no server writes, and holds no names. A rollback based on it
 is checked against the chain later.
 """
 
@@ -12,13 +12,12 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from components.register.version_tags import KNOWN, PENDING
 from components.release.release_state import ChampionChange, ReleaseState
 from components.store import file_locks, lake_locks, lock, manifest
 from components.store.lake import Lake
 from components.store.lock import WarehouseBusyError
 from components.store.warehouse import Location
-
-PENDING = ".order.json"  # suffix of the files of pending rollbacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +91,10 @@ def _file(folder: Path, workload: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class KnownChampions:
-    """A workload's champions up to the link ``through``, without the changes themselves.
+    """A workload's champions, without the changes themselves; MLflow followed ``through`` a link.
 
     ``is_open``: anybody may order a rollback, by any name. ``followed_at`` is when MLflow's alias
-    followed that link.
+    followed that link; before it follows a later one, ``state`` has that already.
     """
 
     state: ReleaseState
@@ -133,4 +132,4 @@ def read_known(folder: Path, workload: str) -> KnownChampions | None:
 
 
 def _known_file(folder: Path, workload: str) -> Path:
-    return folder / f"{workload}.approved.json"
+    return folder / f"{workload}{KNOWN}"

@@ -135,20 +135,22 @@ def project(home: Installation, workload: str) -> bool:
     Idempotent; the caller holds the workload's lock. Return whether MLflow lagged behind.
     ``RollbackError``: the chain does not hold.
     """
-    is_open = False
+    before = champion_files.read_known(home.locks, workload)
+    through, followed_at = (before.through, before.followed_at) if before else ("", _now())
 
     def read() -> ReleaseState:
-        nonlocal is_open
         with warehouse.connect(home.tables) as con:
             is_open = rollback_rules.in_force(home, con, workload) == OPEN
-            return release_state.verified_state(con, workload)
+            state = release_state.verified_state(con, workload)
+        # Before the alias moves: the gateway follows it only to the version that is named there.
+        known = KnownChampions(state, is_open, through, followed_at)
+        champion_files.write_known(home.locks, workload, known)
+        return state
 
     state, lagged = champion_alias.project(workload, read)
-    through = state.last.head.anchor if state.last else ""
-    before = champion_files.read_known(home.locks, workload)
-    followed_at = before.followed_at if before and before.through == through else _now()
-    known = KnownChampions(state, is_open, through, followed_at)
-    champion_files.write_known(home.locks, workload, known)
+    if state.last is not None and through != state.last.head.anchor:
+        through, followed_at = state.last.head.anchor, _now()
+        read()
     return lagged
 
 

@@ -160,6 +160,9 @@ class Follower:
 
     async def follow(self, workload: str, version: str) -> None:
         """Stage a version unless it is loaded, and make it serve."""
+        if (why := self._places.alias_objection(workload, version)) is not None:
+            self.swap.refuse(workload, version, why)
+            return
         try:
             async with self._prepared(workload, version) as staged:
                 await self.swap.follow(staged)

@@ -60,7 +60,7 @@ async def measure(made: ApprovedVersions, new: int) -> SwapTimes:
         return time.monotonic() - started
 
     settings = ServeSettings.model_validate({"engine": {"threads": 1}})
-    places, address = ServePlaces(made.home.home), RegistryAddress(made.url)
+    places, address = ServePlaces(made.home.home, is_shared=True), RegistryAddress(made.url)
     client.set_registered_model_alias(WORKLOAD, "champion", "1")
     async with following(settings, places, address, Current()) as follower:
         await first_answer(follower, "1")

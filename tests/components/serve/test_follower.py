@@ -51,7 +51,7 @@ async def answer(follower: Follower) -> str:
 
 
 def test_champion_is_followed_rolled_back_refused_and_erased(made: ApprovedVersions):
-    places = ServePlaces(made.home.home)
+    places = ServePlaces(made.home.home, is_shared=True)  # an alias alone leads on
     settings = ServeSettings.model_validate({"engine": {"threads": 1}})
     client = MlflowClient(made.url)
     figures: dict[str, float] = {}

@@ -3,11 +3,15 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 import pytest
 
+from components.release import champion_files
+from components.release.champion_files import KnownChampions, Pending
+from components.release.release_state import ChampionChange, ReleaseState
 from components.serve.champion_watch import RegistryAddress
 from components.serve.follower import Follower, following
 from components.serve.routes import Current
@@ -87,6 +91,36 @@ def test_staging_that_takes_too_long_is_ended_and_said(tmp_path: Path):
             await until(lambda: "slow" in follower.swap.refusals)
             assert "took longer than 3 s" in follower.swap.refusals["slow"].reason
             assert stagings() == []
+
+    with fake_replica() as replica:
+        asyncio.run(scenario(replica))
+
+
+def test_an_alias_that_was_moved_by_hand_to_an_earlier_champion_is_not_followed(tmp_path: Path):
+    """Attack: with MLflow's login the alias is moved to a version that was approved once."""
+    approved, at = frozenset({("1", "e1"), ("2", "e2")}), datetime(2026, 1, 1, tzinfo=UTC)
+    state = ReleaseState("2", approved, {"1": None, "2": "1"})
+    champion_files.write_known(tmp_path / "locks", "support", KnownChampions(state, True, "", at))
+    ordered = ChampionChange("support", "rollback", "e1", "a1", "1", "2", "a2", "bob", "rude")
+
+    async def scenario(replica: FakeReplica) -> None:
+        mlflow = FakeMlflow({"support": {"champion": "1"}})
+        mlflow.tags = {("support", number): dict(APPROVED) for number in ("1", "2")}
+        async with followed(tmp_path, replica, mlflow) as follower:
+
+            def refusal() -> tuple[str, bool]:
+                noted = follower.swap.refusals.get("support")
+                return (noted.version, "moved" in noted.reason) if noted else ("", False)
+
+            await until(lambda: refusal() == ("1", True))
+            assert scratch(tmp_path) == []
+            mlflow.aliases["support"] = {"champion": "2"}
+            await until(lambda: refusal() == ("2", False))  # staged, of an MLflow without files
+            # A rollback that others keep from the warehouse moves the alias first.
+            pending = Pending(ordered, at, "")
+            champion_files.write_pending(tmp_path / "locks", pending)
+            mlflow.aliases["support"] = {"champion": "1"}
+            await until(lambda: refusal() == ("1", False))
 
     with fake_replica() as replica:
         asyncio.run(scenario(replica))
