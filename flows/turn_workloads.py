@@ -5,6 +5,9 @@ import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from components.extensions.machines import shared_bases
 from components.gate import evidence_folder
@@ -87,6 +90,9 @@ def path_within(folder: Path, raw_path: str, what: str) -> Path:
 
 
 NAME = "workload.json"
+
+
+RULES = ("gate", "approve", "serve")  # the sections that the workload's file has the last word on
 
 
 class RecordChangedError(ValueError):
@@ -203,7 +209,28 @@ def of_evidence(home: Settings, about: Evidence) -> Workload | None:
             f"reading {folder / NAME}: evidence {about.digest} was made with another workload, so "
             "the record was changed since; start a new turn"
         )
-    return Workload.model_validate_json(text)
+    return _parse_record(text)
+
+
+def _parse_record(text: str) -> Workload:
+    """Parse a record, which may be of an earlier version and have settings that are gone by now.
+
+    A rule of the gate, of approvers or of the rollout that nobody knows any more raises.
+    """
+    try:
+        return Workload.model_validate_json(text)
+    except ValidationError as error:
+        gone = [each["loc"] for each in error.errors() if each["type"] == "extra_forbidden"]
+        if len(gone) < error.error_count() or any(loc[0] in RULES for loc in gone):
+            raise
+    record: Any = json.loads(text)
+    for *steps, name in gone:
+        section = record
+        for step in steps:
+            if not isinstance(section, dict) or step in section:  # else the kind of a union
+                section = section[step]
+        del section[name]
+    return Workload.model_validate_json(json.dumps(record))
 
 
 def in_force(home: Settings, frozen: Workload) -> Workload:
@@ -220,5 +247,4 @@ def in_force(home: Settings, frozen: Workload) -> Workload:
         raise WorkloadFileError(
             f"reading the rules of {frozen.workload}: its file {file} describes {now.workload}"
         )
-    rules = {"gate": now.gate, "approve": now.approve, "serve": now.serve}
-    return frozen.model_copy(update=rules)
+    return frozen.model_copy(update={name: getattr(now, name) for name in RULES})

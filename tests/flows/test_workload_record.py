@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, EvidenceSubject, TurnReference
@@ -125,6 +126,29 @@ def test_an_approval_is_about_the_frozen_workload_under_the_rules_that_its_file_
     file.unlink()
     held = promotion.in_force(home, about)
     assert (held.base_name, held.gate.floor) == ("small", 0.25)
+
+
+def test_evidence_from_before_an_upgrade_that_dropped_settings_can_be_approved(
+    home: Settings, folder: Path
+) -> None:
+    turn = begun(home, workload_text.write(folder, note="as it began"))
+    record = json.loads((turn / turn_workloads.NAME).read_text())
+    record["train"] |= {"adam_beta2": 0.99}
+    record["train"]["objective"] |= {"gone": [1]}
+    (turn / turn_workloads.NAME).write_text(json.dumps(record))
+    about = asked(home, turn_workloads.reference(turn))
+    assert promotion.in_force(home, about).note == "as it began"
+
+
+def test_a_rule_for_approvers_that_nothing_knows_any_more_approves_nothing(
+    home: Settings, folder: Path
+) -> None:
+    turn = begun(home, workload_text.write(folder))
+    record = json.loads((turn / turn_workloads.NAME).read_text())
+    record["approve"] |= {"six_eyes": True}
+    (turn / turn_workloads.NAME).write_text(json.dumps(record))
+    with pytest.raises(ValidationError, match=r"approve\.six_eyes"):
+        promotion.in_force(home, asked(home, turn_workloads.reference(turn)))
 
 
 def test_evidence_whose_workload_was_exchanged_approves_nothing(
