@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing, contextmanager
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from mlflow import MlflowClient
@@ -202,6 +203,22 @@ def test_a_promotion_needs_an_approval_by_the_rules_of_its_moment(
     with pytest.raises(release_state.UnapprovedError, match="under the rules of now"):
         promotion.promote_version(made, evidence, decision, lambda: None)
     require_agreement(home, "ruled", "1")
+
+
+def test_the_home_has_the_champion_on_record_before_the_alias_moves(home: Settings) -> None:
+    history("recorded", home)
+    append(planned("recorded"), home)
+
+    def has_recorded() -> bool:
+        known = champion_files.read_known(home.locks, "recorded")
+        return known is not None and known.state.champion == "3"
+
+    with mlflow_held():
+        projecting = Thread(target=champions.project, args=(release_home.of(home), "recorded"))
+        projecting.start()
+        until(has_recorded)
+    projecting.join()
+    require_agreement(home, "recorded", "3")
 
 
 def test_an_alias_that_was_moved_during_a_change_follows_it(home: Settings) -> None:
