@@ -26,9 +26,8 @@ import yaml
 
 from components.chat import chat_templates
 from components.chat.dialects import FORMS, Dialect
-from components.export import copy_adapter
+from components.models import adapter_folder, model_signature
 from components.models import base as bases
-from components.models import model_signature
 from components.register import logged_model, mlflow_api, registry
 from components.register.registry import Version
 from components.schema import Json
@@ -87,10 +86,10 @@ def stage(request: StagingRequest) -> str:
         _require_base(request.serve, base, served)
         if (problem := plain_template.parity_problem(adapter, base)) is not None:
             raise NotServableError(problem)
-        config = copy_adapter.adapter_config(adapter)
-        copy_adapter.require_safe(adapter)
+        config = adapter_folder.adapter_config(adapter)
+        adapter_folder.require_safe(adapter)
         if request.is_plain:
-            copy_adapter.require_plain_lora(config, "this engine")
+            adapter_folder.require_plain_lora(config, "this engine")
         partial = _copy(adapter, Path(scratch) / "adapter")
         sha256 = manifest.folder_digest(partial)
         name = staged_version.engine_name(version.name, version.number, sha256)
@@ -242,7 +241,7 @@ def _rank(config: Mapping[str, Json]) -> int:
 def _copy(adapter: Path, to: Path) -> Path:
     """Copy an adapter's two files, read-only and synced."""
     to.mkdir()
-    for name in (copy_adapter.CONFIG, copy_adapter.WEIGHTS):
+    for name in (adapter_folder.CONFIG, adapter_folder.WEIGHTS):
         shutil.copyfile(adapter / name, to / name)
         (to / name).chmod(stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH)
         with (to / name).open("rb") as file:

@@ -85,13 +85,13 @@ def export(
     A registered version leaves only if its alias, its tags and its files at MLflow are what was
     approved. The export is signed with the key of this installation: `flywheel verify FOLDER`.
     """
-    from flows import adapters
+    from flows.export import ExportRequest, export_adapter
 
     if version is not None and adapter is not None:
         fail("exporting: expected --version or --adapter, not both")
     number = None if version is None else str(version)
-    request = adapters.ExportRequest(workload, form, to, number, adapter, served_as)
-    key = adapters.export_adapter(settings.load(), request)
+    request = ExportRequest(workload, form, to, number, adapter, served_as)
+    key = export_adapter(settings.load(), request)
     print_line(f"adapter {key} written to {to} ({form}), signed")
 
 

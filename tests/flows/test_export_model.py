@@ -14,8 +14,8 @@ from components.evaluate.task_metrics import CALL_METRICS
 from components.models import model_signature
 from components.scorecard import HOLDOUT, Sample
 from components.store import manifest
-from flows import adapters
-from flows.adapters import ExportRequest
+from flows import export
+from flows.export import ExportRequest
 from flows.settings import Settings
 from tests.support import adapter_folders, cards, terminal, tiny, warehouses
 from tests.support.adapter_folders import NOW
@@ -34,7 +34,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return Settings(root, 1, 2)
 
 
-def asked(to: Path, form: adapters.Form, **others: str) -> ExportRequest:
+def asked(to: Path, form: export.Form, **others: str) -> ExportRequest:
     return replace(ExportRequest("tools", form, to, adapter="ada9"), **others)
 
 
@@ -47,7 +47,7 @@ def files(folder: Path) -> list[str]:
 
 
 def test_peft_is_the_adapter_with_a_card_and_a_manifest(home: Settings, tmp_path: Path):
-    exported = adapters.export_adapter(home, asked(tmp_path / "out", "peft", served_as="acme/tiny"))
+    exported = export.export_adapter(home, asked(tmp_path / "out", "peft", served_as="acme/tiny"))
     assert exported == "ada9"
     assert files(tmp_path / "out") == [
         "README.md",
@@ -65,7 +65,7 @@ def test_peft_is_the_adapter_with_a_card_and_a_manifest(home: Settings, tmp_path
 def test_nim_is_a_folder_of_adapters_whose_names_are_never_used_again(
     home: Settings, tmp_path: Path
 ):
-    adapters.export_adapter(home, asked(tmp_path / "out", "nim"))
+    export.export_adapter(home, asked(tmp_path / "out", "nim"))
     assert files(tmp_path / "out") == [
         "tools-ada9/adapter_config.json",
         "tools-ada9/adapter_model.safetensors",
@@ -74,14 +74,14 @@ def test_nim_is_a_folder_of_adapters_whose_names_are_never_used_again(
 
 
 def test_gguf_is_a_file_and_a_card(home: Settings, tmp_path: Path):
-    adapters.export_adapter(home, asked(tmp_path / "out", "gguf"))
+    export.export_adapter(home, asked(tmp_path / "out", "gguf"))
     assert files(tmp_path / "out") == ["README.md", "model.sig", "tools-ada9.gguf"]
     verify(home, tmp_path / "out")
     assert "--lora" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_merged_is_a_model_whose_card_says_at_what_precision(home: Settings, tmp_path: Path):
-    adapters.export_adapter(home, asked(tmp_path / "out", "merged"))
+    export.export_adapter(home, asked(tmp_path / "out", "merged"))
     names = files(tmp_path / "out")
     verify(home, tmp_path / "out")
     assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= set(names)
@@ -104,7 +104,7 @@ def test_the_card_compares_the_newest_scores_with_the_bases(home: Settings, tmp_
     measure("bare", None, 2, day=0)
     measure("guard", "ada9", 4, day=2, task="piqa")
     measure("others", "d0a0", 4, day=2)
-    adapters.export_adapter(home, asked(tmp_path / "out", "peft"))
+    export.export_adapter(home, asked(tmp_path / "out", "peft"))
     text = (tmp_path / "out" / "README.md").read_text()
     (head,) = [line for line in text.splitlines() if line.startswith("| score |")]
     (row,) = [line for line in text.splitlines() if line.startswith("| correct name: ")]
@@ -117,19 +117,19 @@ def test_the_card_compares_the_newest_scores_with_the_bases(home: Settings, tmp_
 
 @pytest.mark.parametrize("form", ["nim", "gguf"])
 def test_what_a_server_can_not_load_is_not_written(
-    home: Settings, tmp_path: Path, form: adapters.Form
+    home: Settings, tmp_path: Path, form: export.Form
 ):
     with pytest.raises(
         ValueError, match="loads plain LoRA only, but this adapter is not: it is LoRA with"
     ):
-        adapters.export_adapter(home, asked(tmp_path / "out", form, adapter="d0a0"))
+        export.export_adapter(home, asked(tmp_path / "out", form, adapter="d0a0"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_loftqs_adapter_goes_only_where_its_base_can_be_in_4_bits(home: Settings, tmp_path: Path):
     with pytest.raises(ValueError, match="so it is right on the base in nf4 only"):
-        adapters.export_adapter(home, asked(tmp_path / "out", "merged", adapter="10f7"))
-    adapters.export_adapter(home, asked(tmp_path / "out", "peft", adapter="10f7"))
+        export.export_adapter(home, asked(tmp_path / "out", "merged", adapter="10f7"))
+    export.export_adapter(home, asked(tmp_path / "out", "peft", adapter="10f7"))
     text = (tmp_path / "out" / "README.md").read_text()
     assert "- It is valid only on the base in nf4.\n" in text
 
@@ -137,7 +137,7 @@ def test_loftqs_adapter_goes_only_where_its_base_can_be_in_4_bits(home: Settings
 def test_what_is_there_is_not_written_over(home: Settings, tmp_path: Path):
     (tmp_path / "note").write_text("mine")
     with pytest.raises(FileExistsError, match="something is there; name a new folder"):
-        adapters.export_adapter(home, asked(tmp_path, "peft"))
+        export.export_adapter(home, asked(tmp_path, "peft"))
     assert files(tmp_path) == ["note"]
 
 
@@ -152,7 +152,7 @@ def test_a_key_that_names_not_one_adapter_is_refused(
     home: Settings, tmp_path: Path, key: str, names: str
 ):
     with pytest.raises(LookupError, match=f"expected one, found {names} in "):
-        adapters.export_adapter(home, asked(tmp_path / "out", "peft", adapter=key))
+        export.export_adapter(home, asked(tmp_path / "out", "peft", adapter=key))
 
 
 def test_an_adapter_that_learned_from_erased_rows_stays(home: Settings, tmp_path: Path):
@@ -160,7 +160,7 @@ def test_an_adapter_that_learned_from_erased_rows_stays(home: Settings, tmp_path
         affected_outputs.record(con, "certificate-1", [Output("adapter", "tools", "ada9")])
     try:
         with pytest.raises(LookupError, match=r"were erased \(certificate certificate-1\)"):
-            adapters.export_adapter(home, asked(tmp_path / "out", "peft"))
+            export.export_adapter(home, asked(tmp_path / "out", "peft"))
     finally:
         home.warehouse.unlink()
 
@@ -171,7 +171,7 @@ def test_a_base_that_was_changed_is_not_merged_into(home: Settings, tmp_path: Pa
     config.write_text(before + " ")
     try:
         with pytest.raises(ValueError, match=r"it was trained on the base \w+, and at .* is \w+"):
-            adapters.export_adapter(home, asked(tmp_path / "out", "merged"))
+            export.export_adapter(home, asked(tmp_path / "out", "merged"))
     finally:
         config.write_text(before)
 

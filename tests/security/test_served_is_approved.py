@@ -38,9 +38,9 @@ from components.release.rollback_rules import Order
 from components.store import warehouse
 from components.store.ledger import Decision
 from components.store.manifest import folder_digest
-from flows import adapters, maintenance, promote, promotion, release_home
-from flows.adapters import ExportRequest
+from flows import export, maintenance, promote, promotion, release_home
 from flows.cli import main
+from flows.export import ExportRequest
 from flows.settings import Settings
 from flows.workload_file import Workload
 from tests.support import adapter_folders, cards, mlflow_stores, tiny
@@ -340,7 +340,7 @@ def test_an_export_carries_the_decision_and_leaves_only_if_it_is_what_was_approv
     served: Served, tmp_path: Path, healthy: int
 ) -> None:
     home = replace(served.home, mlflow_port=healthy)
-    exported = adapters.export_adapter(home, ExportRequest(NAME, "peft", tmp_path / "out"))
+    exported = export.export_adapter(home, ExportRequest(NAME, "peft", tmp_path / "out"))
     assert exported == "ada2"
     found = CliRunner().invoke(main.app, ["verify", str(tmp_path / "out")])
     assert found.exit_code == 0, found.output
@@ -348,7 +348,7 @@ def test_an_export_carries_the_decision_and_leaves_only_if_it_is_what_was_approv
     forged_adapter(served)
     for version in (None, "2"):
         with pytest.raises(releases.NotApprovedError, match=r"flywheel\.adapter of version 2"):
-            adapters.export_adapter(
+            export.export_adapter(
                 home, ExportRequest(NAME, "peft", tmp_path / "forged", version=version)
             )
     assert not (tmp_path / "forged").exists()

@@ -17,7 +17,7 @@ import torch  # noqa: TID253 - the engine is a process of its own
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 
-from components.export.copy_adapter import CONFIG, WEIGHTS, plain_lora_objection
+from components.models.adapter_folder import CONFIG, WEIGHTS, plain_lora_objection
 from components.schema import Json
 from components.validation_messages import describe_mistake
 

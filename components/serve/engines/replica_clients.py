@@ -18,7 +18,7 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import cast
 
-from components.export.copy_adapter import CONFIG, WEIGHTS
+from components.models.adapter_folder import CONFIG, WEIGHTS
 from components.schema import Json
 from components.serve.engines import http_upstream
 from components.serve.engines.http_upstream import HttpUpstream

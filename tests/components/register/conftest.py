@@ -7,7 +7,10 @@ import pytest
 
 from components.store.lake import Lake
 from flows.settings import Settings
+from tests.components.models.conftest import make, snapshot, tiny_base
 from tests.support import forking, mlflow_stores, tiny, warehouses
+
+__all__ = ["make", "snapshot", "tiny_base"]
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from components.export import copy_adapter
+from components.models import adapter_folder
 
 
 @pytest.mark.parametrize(
@@ -31,4 +31,4 @@ def test_the_licence_is_read_from_the_folder(
 ):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert copy_adapter.base_licence(tmp_path) == found
+    assert adapter_folder.base_licence(tmp_path) == found

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from components.export import merged_model
+from components.extensions.export import merged_model
 from tests.support import logits, tiny
 from tests.support.adapter_folders import Making
 

@@ -1,4 +1,4 @@
-"""Copy a finished adapter as PEFT's or NIM's folder, and read the base's licence."""
+"""An adapter's folder: its files, what they may be, copies of it, and the licence of its base."""
 
 import json
 import re
@@ -165,28 +165,3 @@ def copy_adapter(adapter: Path, to: Path, *, card: str, served_as: str | None = 
     kept = {name: value for name, value in body.items() if name != "files"}
     manifest.write(to, kind="adapter", now=finished, body=kept)
     return to
-
-
-def write_nim_folder(
-    adapter: Path, source: Path, *, name: str, served_as: str | None = None
-) -> Path:
-    """Write an adapter into NIM's folder of adapters as ``<source>/<name>/``, two files.
-
-    Args:
-        adapter: The adapter's folder.
-        source: The folder of adapters.
-        name: The model's name in requests; it must be unique to the adapter, since NIM may serve a
-            name used before from its cache.
-        served_as: The base's name in the copy; unchanged by default.
-
-    Raises:
-        ValueError: It is not plain LoRA.
-    """
-    require_plain_lora(adapter_config(adapter), "NIM")
-    folder = source / name
-    folder.mkdir(parents=True)
-    for file in (CONFIG, WEIGHTS):
-        shutil.copyfile(adapter / file, folder / file)
-    if served_as is not None:
-        name_base(folder, served_as)
-    return folder

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from components.export import copy_adapter
+from components.models import adapter_folder
+from flows import export
 from tests.support.adapter_folders import Making
 
 
 def test_nims_folder_has_two_files_and_nothing_else(make: Making, tmp_path: Path):
-    copy_adapter.write_nim_folder(
-        make(), tmp_path / "nim", name="tools-ada9", served_as="acme/tiny"
-    )
+    export.write_nim_folder(make(), tmp_path / "nim", name="tools-ada9", served_as="acme/tiny")
     found = sorted(
         str(path.relative_to(tmp_path / "nim")) for path in (tmp_path / "nim").rglob("*")
     )
@@ -20,7 +19,7 @@ def test_nims_folder_has_two_files_and_nothing_else(make: Making, tmp_path: Path
         "tools-ada9/adapter_config.json",
         "tools-ada9/adapter_model.safetensors",
     ]
-    config = copy_adapter.adapter_config(tmp_path / "nim" / "tools-ada9")
+    config = adapter_folder.adapter_config(tmp_path / "nim" / "tools-ada9")
     assert config["base_model_name_or_path"] == "acme/tiny"
 
 
@@ -37,7 +36,7 @@ def test_an_adapter_that_is_not_plain_lora_is_rejected(
     make: Making, tmp_path: Path, knobs: dict[str, object], why: str
 ):
     with pytest.raises(ValueError, match=f"exporting for NIM: .*{why}; export it merged instead"):
-        copy_adapter.write_nim_folder(make(**knobs), tmp_path / "nim", name="a")
+        export.write_nim_folder(make(**knobs), tmp_path / "nim", name="a")
     assert not (tmp_path / "nim").exists()
 
 
@@ -50,13 +49,15 @@ def test_an_adapter_that_is_not_plain_lora_is_rejected(
     ],
 )
 def test_scaling_and_excluded_modules_are_plain(make: Making, knobs: dict[str, object]):
-    assert copy_adapter.plain_lora_objection(copy_adapter.adapter_config(make(**knobs))) is None
+    assert adapter_folder.plain_lora_objection(adapter_folder.adapter_config(make(**knobs))) is None
 
 
 def test_another_method_is_named(make: Making):
-    assert copy_adapter.plain_lora_objection({"peft_type": "ADALORA"}) == "it is ADALORA, not LoRA"
+    assert (
+        adapter_folder.plain_lora_objection({"peft_type": "ADALORA"}) == "it is ADALORA, not LoRA"
+    )
 
 
 def test_a_folder_without_an_adapter_is_named(tmp_path: Path):
     with pytest.raises(ValueError, match="so it is not a PEFT adapter"):
-        copy_adapter.adapter_config(tmp_path)
+        adapter_folder.adapter_config(tmp_path)

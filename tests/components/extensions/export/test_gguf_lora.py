@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from components.export import gguf_lora
+from components.extensions.export import gguf_lora
 from tests.support.adapter_folders import Making
 
 NAMES = {

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from components import scorecard
-from components.export import copy_adapter, model_card
+from components.models import adapter_folder
+from components.register import model_card
 from components.schema import Json
 from components.scorecard import CONSTANT, FEW_SHOT, HOLDOUT, NEAREST
 from components.store.manifest import AdapterManifest
@@ -63,7 +64,7 @@ def test_the_card_shows_baselines_and_names_the_unbeaten_ones(root: Path, make: 
     adapter = make()
     text = model_card.write_card(
         AdapterManifest.read(adapter),
-        copy_adapter.adapter_config(adapter),
+        adapter_folder.adapter_config(adapter),
         model_card.newest_scores(ADAPTER, root.glob("*")),
         "peft",
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from components import scorecard
-from components.export import copy_adapter
+from components.models import adapter_folder
 from components.pages import templates
 from components.schema import Json
 from components.scorecard import (
@@ -93,7 +93,7 @@ def write_card(
     """
     baselines = _baselines(scores) if scores else {}
     return templates.render(
-        "export/card.md.j2",
+        "register/card.md.j2",
         adapter=adapter,
         config=config,
         kind=kind,
@@ -107,7 +107,7 @@ def write_card(
         untrained=UNTRAINED,
         scores=_scores(scores, baselines) if scores else [],
         unbeaten=_unbeaten(scores) if scores else [],
-        bound_to=copy_adapter.required_precision(adapter.recipe),
+        bound_to=adapter_folder.required_precision(adapter.recipe),
     )
 
 

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from components.chat import chat_templates
-from components.export import copy_adapter, model_card
-from components.models import base
+from components.models import adapter_folder, base
+from components.register import model_card
 from components.schema import Json
 from components.store import manifest
 from components.store.manifest import AdapterManifest
@@ -92,7 +92,7 @@ def test_pickled_weights_are_rejected(make: Making, tmp_path: Path):
     adapter = make()
     torch.save({}, adapter / "adapter_model.bin")
     with pytest.raises(ValueError, match=r"holds adapter_model\.bin, expected only safetensors"):
-        copy_adapter.copy_adapter(adapter, tmp_path / "copy", card="")
+        adapter_folder.copy_adapter(adapter, tmp_path / "copy", card="")
 
 
 def test_a_copy_has_the_current_card_and_base_name_and_is_the_same_adapter(
@@ -100,7 +100,7 @@ def test_a_copy_has_the_current_card_and_base_name_and_is_the_same_adapter(
 ):
     adapter = make()
     before = manifest.read(adapter)
-    copy_adapter.copy_adapter(adapter, tmp_path / "copy", card="# Now\n", served_as="served")
+    adapter_folder.copy_adapter(adapter, tmp_path / "copy", card="# Now\n", served_as="served")
     assert (tmp_path / "copy" / "README.md").read_text() == "# Now\n"
     config = json.loads((tmp_path / "copy" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "served"
@@ -118,7 +118,7 @@ def test_changed_weights_are_not_copied(make: Making, tmp_path: Path):
         {name: one + 1 for name, one in weights.items()}, adapter / "adapter_model.safetensors"
     )
     with pytest.raises(ValueError, match="changed after it was finished"):
-        copy_adapter.copy_adapter(adapter, tmp_path / "copy", card="")
+        adapter_folder.copy_adapter(adapter, tmp_path / "copy", card="")
     assert not (tmp_path / "copy").exists()
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from components.export import copy_adapter
+from components.models import adapter_folder
 from components.schema import Json
 
 Matrix = NDArray[np.float32]
@@ -46,8 +46,8 @@ def write(adapter: Path, base: Path, to: Path) -> None:
     Raises:
         ValueError: The adapter is not plain LoRA, or the base's architecture is not supported.
     """
-    config = copy_adapter.adapter_config(adapter)
-    copy_adapter.require_plain_lora(config, "llama.cpp")
+    config = adapter_folder.adapter_config(adapter)
+    adapter_folder.require_plain_lora(config, "llama.cpp")
     model: dict[str, Json] = json.loads((base / "config.json").read_text())
     kind = ARCHITECTURES.get(str(model["model_type"]))
     if kind is None:
@@ -85,7 +85,7 @@ def tensors(adapter: Path, kind: Architecture, model: Mapping[str, Json]) -> dic
     layers = cast("int", model["num_hidden_layers"])
     names = gguf.get_tensor_name_map(kind.name, layers)
     matrices: dict[str, Matrix] = {}
-    for key, weight in load_file(adapter / copy_adapter.WEIGHTS).items():
+    for key, weight in load_file(adapter / adapter_folder.WEIGHTS).items():
         module, _, side = key.removeprefix("base_model.model.").partition(".lora_")
         name = names.get_name(module)
         if name is None or side not in ("A.weight", "B.weight"):

@@ -1,0 +1,1 @@
+"""The forms that other servers load an adapter in, but PEFT's: NIM's, llama.cpp's, merged."""
