@@ -106,6 +106,15 @@ def test_a_change_in_the_chain_that_nobody_approved_does_not_count(
     assert registry.read_aliases(name).champion == "2"
 
 
+def test_a_row_that_was_rewritten_in_the_chain_leads_nowhere(home: Settings) -> None:
+    crowned("rewritten", 2, home)
+    with warehouses.connect(home.warehouse) as con:
+        con.execute("update raw.decision_chain set evidence_digest = 'e3' where kind = 'approve'")
+    with pytest.raises(RollbackError, match="was changed: its content has another digest"):
+        roll_back(home, Order("rewritten", None, "eve", ""))
+    assert registry.read_aliases("rewritten").champion == "2"
+
+
 def test_a_chain_whose_end_was_cut_off_with_its_head_is_detected_by_the_versions_in_mlflow(
     home: Settings,
 ) -> None:
