@@ -32,6 +32,7 @@ PROCESSES.set_forkserver_preload(
         "moto.server",
         "rich.table",
         "typer",
+        "tests.support.frozen_imports",
     ]
 )
 

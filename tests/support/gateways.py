@@ -1,6 +1,7 @@
 """Gateways as tests run them: a process of its own in front of scripted engines."""
 
 import json
+import shutil
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from components.receive.settings import Limits
 from components.serve.routes import CanaryRoute, Route, Routes, Served
 from components.serve.settings import ServeSettings
 from components.store import spool
-from tests.support import forking, launch_gateway, tiny
+from tests.support import forking, launch_gateway, once, tiny
 from tests.support import scripted_engine as scripted_engines
 
 CANARY = {"version": "8", "model": "support.v8-efefefefefef"}
@@ -159,7 +160,7 @@ def running(
     if base is None:
         base = home / "base"
         if not base.exists():
-            tiny.tokenizer().save_pretrained(base)
+            shutil.copytree(once.made("gateway-base", tiny.tokenizer().save_pretrained), base)
     tokens = home / "tokens.json"
     token = client_tokens.add_token(tokens, "app", now=datetime.now(UTC))
     route = Route(
