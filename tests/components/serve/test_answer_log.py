@@ -266,12 +266,12 @@ def test_a_record_of_ten_megabytes_is_logged_and_collected(tmp_path: Path):
 def test_with_a_full_spool_nothing_is_generated(tmp_path: Path):
     with gateways.running(tmp_path, limits={"spooled_bytes": 1}) as gateway:
         assert gateway.ask("first").status_code == 200
-        time.sleep(2.5)  # until the spool is measured
+        full = "flywheel_serve_can_log 0.0"
+        receivers.until(lambda: gateway.get("/metrics").text, lambda page: full in page)
         refused = gateway.ask(script(say="never"))
         assert refused.status_code == 503
         assert "wait for `flywheel collect`" in refused.json()["error"]["message"]
         assert gateway.seen()["requests"] == []
-        assert "flywheel_serve_can_log 0.0" in gateway.get("/metrics").text
         assert gateway.ask(script(say="not stored"), store=False).status_code == 200
         assert gateway.get("/readyz").status_code == 503
         assert gateway.get("/healthz").status_code == 200, "a restart would end such answers"
