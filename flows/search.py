@@ -1,8 +1,13 @@
-"""Train the candidates of a search on the `gpu` pool, and keep the best adapter."""
+"""Train the candidates of a search on the `gpu` pool, and keep the best adapter.
 
+It is the port ``flows.candidate_search.CandidateSearch``.
+"""
+
+import math
 import shutil
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -12,25 +17,28 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import FlowRun, StateType
 from pydantic import TypeAdapter
 
+from components import costs
+from components.chat import chat_templates
 from components.evaluate import holdout_task as holdouts
 from components.evaluate import task_metrics
-from components.models import base
-from components.register import tracking
-from components.scorecard import HOLDOUT, VALIDATION
-from components.store import manifest, output_folders
-from components.store.manifest import SearchManifest
-from components.train.recipe import Recipe
-from components.train.search import run, schedule
-from components.train.search.candidates import SearchCandidate
-from components.train.search.run import SearchResult, TrialOrder, TrialOutcome
-from components.train.search.schedule import (
+from components.extensions.search import run, schedule
+from components.extensions.search.run import SearchResult, TrialOrder, TrialOutcome
+from components.extensions.search.schedule import (
     CandidateCourse,
     PlannedTrial,
     SearchMetric,
     SearchPlan,
     TrainingPace,
 )
-from flows import approvals, flow_runs, settings, train
+from components.models import base
+from components.register import tracking
+from components.scorecard import HOLDOUT, VALIDATION
+from components.store import manifest, output_folders
+from components.store.manifest import SearchManifest
+from components.train.candidates import SearchCandidate
+from components.train.recipe import Recipe
+from flows import approvals, flow_runs, settings, train, turn_workloads, validation
+from flows.candidate_search import TrainingPart
 from flows.jobs import runner, shared_job
 from flows.jobs.job_specs import CountedCandidate, LengthsSpec
 from flows.settings import Settings
@@ -103,7 +111,7 @@ def surviving_winner(planned: SearchPlan, here: Path, adapters: Path) -> Path | 
     Of its candidates a search keeps only that, and training it again would overwrite it, perhaps
     while it is the champion.
     """
-    train.fetch_outcomes(here)
+    fetch_outcomes(here)
     if run.read_outcomes(here):
         return None
     kept = (adapters / entry.key for entry in planned.entries)
@@ -328,3 +336,115 @@ def finish_search(search: SearchRun, winner: str, spent: float) -> None:
     body = {"snapshot": search.snapshot.name, "winner": winner, "spent": spent}
     manifest.write(search.folder, kind="search", now=datetime.now(UTC), body=body)
     tracking.close_run(search.run_id, "FINISHED")
+
+
+def train_candidate(workload: Workload, snapshot: Path, path: Path) -> Path:
+    """Train a candidate up to its rung, unless that was done; write its outcome.
+
+    If candidates are compared by the target metric, it is then measured on the validation side. A
+    failed training is an outcome, too: the search continues without it. One that was interrupted is
+    none; it is run again.
+    """
+    fetch_outcomes(path.parent.parent)
+    order = TrialOrder.model_validate_json(path.read_text())
+    adapter = settings.load().adapters / workload.workload / order.entry.key
+    with train.sole_training(adapter):
+        if run.read_outcome(path) is None:
+            carry_out(workload, snapshot, adapter, path, order)
+    return adapter
+
+
+def carry_out(
+    workload: Workload, snapshot: Path, adapter: Path, path: Path, order: TrialOrder
+) -> None:
+    """Carry out an order, whose file is ``path``, and write its outcome."""
+    model = local_base(workload, order.entry.base)
+    candidate: dict[str, object] = {"base": model, "train": order.entry.recipe}
+    if model != workload.base:  # whose name is not this one's
+        candidate["base_served_as"] = None if model == order.entry.base else str(order.entry.base)
+    candidate_workload = workload.model_copy(update=candidate)
+    started = time.monotonic()
+    came: dict[str, object] = {"key": order.entry.key, "rung": order.rung}
+    measuring = path.with_name(f"{path.stem}.measuring")
+    jobs = (train.training_job_folder(adapter), measuring)
+    for job in jobs:
+        runner.forget_waiting(job)
+    try:
+        begins = train.TrainingStart(None, "a candidate starts from its base")
+        reached = train.fit_adapter(
+            candidate_workload, snapshot, adapter, begins, training_part(path, order)
+        )
+        came |= asdict(reached) if reached else {}
+        if order.metric:
+            came["scores"] = validation_scores(
+                candidate_workload, snapshot, adapter, order.metric, path, measuring
+            )
+    except runner.JobError as error:
+        if error.is_interrupted:  # run again, it resumes
+            raise
+        came |= {"trouble": str(error).splitlines()[-1]}
+    took = runner.read_work(train.training_job_folder(adapter))
+    if measuring.exists():
+        took = costs.total([took, runner.read_work(measuring)])
+    seconds = time.monotonic() - started - math.fsum(map(runner.read_waiting, jobs))
+    came |= {"seconds": seconds, "work": asdict(took) if took else None}
+    run.write_outcome(path, TrialOutcome.model_validate(came))
+    settings.load().publish(run.outcome_file(path))
+    shutil.rmtree(candidate_folder(path), ignore_errors=True)
+
+
+def training_part(path: Path, order: TrialOrder) -> TrainingPart:
+    """Return the part of its training that a candidate's order asks for."""
+    return TrainingPart(
+        name=order.entry.name,
+        search=path.parent.parent,
+        parent=order.parent,
+        reached=path.with_name(f"{path.stem}.reached"),
+        at_step=order.at_step,
+        seconds=order.seconds,
+        kept=candidate_folder(path) if order.metric else None,
+    )
+
+
+def local_base(workload: Workload, named: Path) -> Path:
+    """Return where this machine has a base of the workload that the turn's machine names."""
+    bases = [workload.base, *(tried.base for tried in workload.candidates())]
+    return {turn_workloads.original_base(path): path for path in bases}.get(named, named)
+
+
+def fetch_outcomes(search: Path) -> None:
+    """Copy the orders and outcomes of a search that only other machines have."""
+    home = settings.load()
+    for rung in home.names(search):
+        if home.store and rung.startswith("rung-"):
+            for name in home.store.names(home.portable(search / rung)):
+                shared_job.fetch(search / rung / name)
+
+
+def spent(search: Path) -> list[tuple[float, costs.Work | None]]:
+    """Return the seconds and the work of each part that a search has trained so far."""
+    return [(outcome.seconds, outcome.work) for outcome in run.read_outcomes(search)]
+
+
+@task
+def validation_scores(
+    workload: Workload, snapshot: Path, adapter: Path, metric: str, order: Path, job: Path
+) -> dict[int, float]:
+    """Measure a candidate at its rung; return a metric by validation row number."""
+    standing = adapter if output_folders.fetch(adapter) else candidate_folder(order)
+    if not output_folders.fetch(standing):
+        body = {
+            "snapshot": snapshot.name,
+            "base": base.content_hash(workload.base),
+            chat_templates.TEMPLATE: chat_templates.template_hash(workload.base),
+        }
+        manifest.write(standing, kind="adapter", now=datetime.now(UTC), body=body)
+    home, report = settings.load(), train.reporter()
+    card = validation.score_candidate(home, workload, snapshot, standing, job, report)
+    scores = {sample.doc_id: sample.scores.get(metric) for sample in card.samples}
+    return {number: score for number, score in scores.items() if score is not None}
+
+
+def candidate_folder(order: Path) -> Path:
+    """Return the folder of a candidate's adapter at the end of an order."""
+    return order.with_name(f"{order.stem}.adapter")

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
@@ -24,13 +23,12 @@ from components.models import base
 from components.pages import templates
 from components.register import registry, taint, tracking
 from components.schema import Json, Progress
-from components.store import manifest, output_folders
+from components.store import output_folders
 from components.store.manifest import AdapterManifest, SnapshotManifest
 from components.train import checkpoints, recipe, training_curve
 from components.train.checkpoints import StopCondition, TrainingProgress
-from components.train.search import run
-from components.train.search.run import TrialOrder, TrialOutcome
-from flows import adapters, approvals, settings, turn_workloads, validation
+from flows import adapters, approvals, candidate_search, settings, turn_workloads
+from flows.candidate_search import TrainingPart
 from flows.flow_runs import run_name
 from flows.jobs import runner, shared_job
 from flows.jobs.job_specs import TrainSpec
@@ -173,7 +171,7 @@ def learn(
 ) -> str:
     """Train an adapter, or a candidate of a search, and return its folder."""
     if order is not None:
-        return str(train_candidate(workload, snapshot, order))
+        return str(candidate_search.find().train_candidate(workload, snapshot, order))
     begins = find_training_start(workload)
     adapter = adapter_folder(workload, snapshot, begins)
     if expected is not None and adapter != expected:
@@ -192,98 +190,6 @@ def sole_training(adapter: Path) -> AbstractContextManager[None]:
     """Wait until no other run on this machine trains an adapter, and let none begin meanwhile."""
     message = f"waiting for another run, which trains adapter {adapter.name}, too"
     return runner.sole(training_job_folder(adapter), lambda: get_run_logger().info(message))
-
-
-def train_candidate(workload: Workload, snapshot: Path, path: Path) -> Path:
-    """Train a candidate up to its rung, unless that was done; write its outcome.
-
-    If candidates are compared by the target metric, it is then measured on the validation side. A
-    failed training is an outcome, too: the search continues without it. One that was interrupted is
-    none; it is run again.
-    """
-    fetch_outcomes(path.parent.parent)
-    order = TrialOrder.model_validate_json(path.read_text())
-    adapter = settings.load().adapters / workload.workload / order.entry.key
-    with sole_training(adapter):
-        if run.read_outcome(path) is None:
-            carry_out(workload, snapshot, adapter, path, order)
-    return adapter
-
-
-def carry_out(
-    workload: Workload, snapshot: Path, adapter: Path, path: Path, order: TrialOrder
-) -> None:
-    """Carry out an order, whose file is ``path``, and write its outcome."""
-    model = local_base(workload, order.entry.base)
-    candidate: dict[str, object] = {"base": model, "train": order.entry.recipe}
-    if model != workload.base:  # whose name is not this one's
-        candidate["base_served_as"] = None if model == order.entry.base else str(order.entry.base)
-    candidate_workload = workload.model_copy(update=candidate)
-    started = time.monotonic()
-    came: dict[str, object] = {"key": order.entry.key, "rung": order.rung}
-    measuring = path.with_name(f"{path.stem}.measuring")
-    jobs = (training_job_folder(adapter), measuring)
-    for job in jobs:
-        runner.forget_waiting(job)
-    try:
-        begins = TrainingStart(None, "a candidate starts from its base")
-        reached = fit_adapter(candidate_workload, snapshot, adapter, begins, path)
-        came |= asdict(reached) if reached else {}
-        if order.metric:
-            came["scores"] = validation_scores(
-                candidate_workload, snapshot, adapter, order.metric, path, measuring
-            )
-    except runner.JobError as error:
-        if error.is_interrupted:  # run again, it resumes
-            raise
-        came |= {"trouble": str(error).splitlines()[-1]}
-    took = runner.read_work(training_job_folder(adapter))
-    if measuring.exists():
-        took = costs.total([took, runner.read_work(measuring)])
-    seconds = time.monotonic() - started - math.fsum(map(runner.read_waiting, jobs))
-    came |= {"seconds": seconds, "work": asdict(took) if took else None}
-    run.write_outcome(path, TrialOutcome.model_validate(came))
-    settings.load().publish(run.outcome_file(path))
-    shutil.rmtree(candidate_folder(path), ignore_errors=True)
-
-
-def local_base(workload: Workload, named: Path) -> Path:
-    """Return where this machine has a base of the workload that the turn's machine names."""
-    bases = [workload.base, *(tried.base for tried in workload.candidates())]
-    return {turn_workloads.original_base(path): path for path in bases}.get(named, named)
-
-
-def fetch_outcomes(search: Path) -> None:
-    """Copy the orders and outcomes of a search that only other machines have."""
-    home = settings.load()
-    for rung in home.names(search):
-        if home.store and rung.startswith("rung-"):
-            for name in home.store.names(home.portable(search / rung)):
-                shared_job.fetch(search / rung / name)
-
-
-@task
-def validation_scores(
-    workload: Workload, snapshot: Path, adapter: Path, metric: str, order: Path, job: Path
-) -> dict[int, float]:
-    """Measure a candidate at its rung; return a metric by validation row number."""
-    standing = adapter if output_folders.fetch(adapter) else candidate_folder(order)
-    if not output_folders.fetch(standing):
-        body = {
-            "snapshot": snapshot.name,
-            "base": base.content_hash(workload.base),
-            chat_templates.TEMPLATE: chat_templates.template_hash(workload.base),
-        }
-        manifest.write(standing, kind="adapter", now=datetime.now(UTC), body=body)
-    home, report = settings.load(), reporter()
-    card = validation.score_candidate(home, workload, snapshot, standing, job, report)
-    scores = {sample.doc_id: sample.scores.get(metric) for sample in card.samples}
-    return {number: score for number, score in scores.items() if score is not None}
-
-
-def candidate_folder(order: Path) -> Path:
-    """Return the folder of a candidate's adapter at the end of an order."""
-    return order.with_name(f"{order.stem}.adapter")
 
 
 def adapter_folder(workload: Workload, snapshot: Path, begins: TrainingStart | None = None) -> Path:
@@ -322,11 +228,11 @@ def fit_adapter(
     snapshot: Path,
     adapter: Path,
     begins: TrainingStart,
-    order: Path | None = None,
+    part: TrainingPart | None = None,
 ) -> TrainingProgress | None:
     """Train in a subprocess, from the last checkpoint if there is one; metrics go to MLflow.
 
-    Return a candidate's progress; its adapter is finished only at its end.
+    Return a part's progress; the adapter is finished only at its end.
     """
     if workload.train.warm_start:
         origin = begins.adapter.name if begins.adapter else "the base alone"
@@ -343,21 +249,20 @@ def fit_adapter(
     )
     frozen = SnapshotManifest.read(snapshot)
     chat_templates.require_same(frozen.prompt_format, prompt.FORMAT, f"training on {snapshot}")
-    trial = TrialOrder.model_validate_json(order.read_text()) if order else None
     run_id = tracking.open_run(
         workload.workload,
         adapter.name,
         params=workload.train.model_dump(),
-        tags=lineage | ({tracking.PARENT_TAG: trial.parent} if trial else {}),
-        name=trial.entry.name if trial else None,
+        tags=lineage | ({tracking.PARENT_TAG: part.parent} if part else {}),
+        name=part.name if part else None,
     )
     metrics, started = tracking.MetricWriter(run_id), time.monotonic()
-    called = f"candidate {trial.entry.name}" if trial else f"adapter {adapter.name}"
+    called = f"candidate {part.name}" if part else f"adapter {adapter.name}"
     title = f"{workload.workload}: training of {called}"
     curve = TrainingCurve(training_job_folder(adapter), workload.workload, run_id, title)
     try:
         tracking.log_datasets(run_id, snapshot)
-        reached = _run_training_job(spec, adapter, order, reporter(metrics, curve))
+        reached = _run_training_job(spec, adapter, part, reporter(metrics, curve))
     except BaseException as error:  # the run must not look as if it continued
         metrics.send()
         curve.show()
@@ -367,15 +272,16 @@ def fit_adapter(
     curve.show()
     if (reached is None or reached.finished) and not output_folders.fetch(adapter):
         # A search paid for every candidate; a training that was killed, only since it resumed.
-        outcomes = run.read_outcomes(order.parent.parent) if order else []
-        earlier = sum(outcome.seconds for outcome in outcomes)
-        works = [outcome.work for outcome in outcomes]
-        total = costs.total([*works, runner.read_work(training_job_folder(adapter))])
+        earlier = candidate_search.find().spent(part.search) if part else []
+        total = costs.total(
+            [*(work for _, work in earlier), runner.read_work(training_job_folder(adapter))]
+        )
         waited = runner.read_waiting(training_job_folder(adapter))
+        trained = math.fsum(seconds for seconds, _ in earlier) + time.monotonic() - started - waited
         body = made_from(workload, snapshot, begins) | {
             "mlflow_run": run_id,
             "commit": code_version(),
-            "training_seconds": round(earlier + time.monotonic() - started - waited, 1),
+            "training_seconds": round(trained, 1),
             costs.TRAINING: asdict(total) if total else None,
             snapshot_figures.RECORD: learned_rows(adapter),
         }
@@ -386,20 +292,17 @@ def fit_adapter(
 
 
 def _run_training_job(
-    spec: TrainSpec, adapter: Path, order: Path | None, listener: runner.Listener
+    spec: TrainSpec, adapter: Path, part: TrainingPart | None, listener: runner.Listener
 ) -> TrainingProgress | None:
-    if order is None:
+    if part is None:
         runner.run_job(spec, training_job_folder(adapter), listener)
         return None
-    trial = TrialOrder.model_validate_json(order.read_text())
-    deadline = time.monotonic() + trial.seconds if trial.seconds is not None else None
-    reached = order.with_name(f"{order.stem}.reached")
-    if not reached.exists():  # else the candidate had reached its rung
-        kept = str(candidate_folder(order)) if trial.metric else None
-        stop = StopCondition(trial.at_step, deadline, kept)
-        until = spec.model_copy(update={"stop": stop, "reached": reached})
+    deadline = time.monotonic() + part.seconds if part.seconds is not None else None
+    if not part.reached.exists():
+        stop = StopCondition(part.at_step, deadline, str(part.kept) if part.kept else None)
+        until = spec.model_copy(update={"stop": stop, "reached": part.reached})
         runner.run_job(until, training_job_folder(adapter), listener)
-    return TrainingProgress.read(reached)
+    return TrainingProgress.read(part.reached)
 
 
 def learned_rows(adapter: Path) -> dict[str, Json]:

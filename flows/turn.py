@@ -44,12 +44,12 @@ from components.store.ledger import Holdout, HoldoutUse
 from components.store.manifest import AdapterManifest, folder_digest
 from flows import (
     approvals,
+    candidate_search,
     evaluate,
     evidence_reports,
     flow_runs,
     preregistration,
     release_home,
-    search,
     settings,
     train,
     turn_workloads,
@@ -234,7 +234,7 @@ def carry_on(
 def training_folder(workload: Workload, snapshot: Path) -> Path:
     """Return the folder with the progress of the training or search."""
     if workload.search:
-        return search.search_folder(workload, snapshot)
+        return candidate_search.find().search_folder(workload, snapshot)
     return train.training_job_folder(train.adapter_folder(workload, snapshot))
 
 
@@ -257,7 +257,7 @@ def train_challenger(
 ) -> tuple[Path, bool]:
     """Train the challenger, or search for it; return its folder and whether it existed before."""
     if workload.search:
-        return search.best_adapter(parameters["config"], workload, snapshot)
+        return candidate_search.find().best_adapter(parameters["config"], workload, snapshot)
     adapter = train.adapter_folder(workload, snapshot)
     training = parameters | {"adapter": settings.load().portable(adapter)}
     return ensure_output(

@@ -13,7 +13,7 @@ from components.extensions.machines import shared_bases
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, TurnReference
 from components.store import manifest, output_folders
-from components.train.search import candidates
+from components.train import candidates
 from flows import home_workloads, settings
 from flows.home_workloads import WorkloadFileError
 from flows.settings import Settings

@@ -19,10 +19,9 @@ from components.gate.policy import Policy
 from components.monitor.settings import Trigger
 from components.schema import LEAST_DAYS, WORKLOAD_ID, Config, kind_of, parse_yaml
 from components.serve.rollout_settings import RolloutSettings
+from components.train import candidates
+from components.train.candidates import SearchCandidate, SearchSettings
 from components.train.recipe import Recipe, Worker
-from components.train.search import candidates
-from components.train.search.candidates import SearchCandidate
-from components.train.search.settings import SearchSettings
 from components.validation_messages import every_mistake
 from flows import home_workloads, source_entries
 from flows.source_entries import Sources, Traffic, in_the_file

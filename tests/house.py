@@ -21,7 +21,7 @@ from flows import settings
 from flows.workload_file import Workload
 
 ROOT = Path(__file__).parents[1]
-FLOWS = ("canary", "export.py")  # of extensions
+FLOWS = ("canary", "export.py", "search.py")  # of extensions
 EXTENSIONS = (ROOT / "components" / "extensions", *(ROOT / "flows" / name for name in FLOWS))
 SHARING = re.compile(r"object_store|lake(?!s|d)", re.IGNORECASE)
 

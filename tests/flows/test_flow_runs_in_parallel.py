@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from components.extensions.search import run
+from components.extensions.search.run import TrialOrder, TrialOutcome
+from components.extensions.search.schedule import PlannedTrial
 from components.train.recipe import Recipe
-from components.train.search import run
-from components.train.search.run import TrialOrder, TrialOutcome
-from components.train.search.schedule import PlannedTrial
 from flows import search, settings
 from flows.search import SearchRun
 from flows.workload_file import Workload

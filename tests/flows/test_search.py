@@ -12,13 +12,13 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from components.extensions.search import schedule
+from components.extensions.search.run import TrialOrder, TrialOutcome, write_order, write_outcome
+from components.extensions.search.schedule import TrainingPace
 from components.models import base
 from components.scorecard import HOLDOUT
 from components.store import manifest, output_folders
-from components.train.search import schedule
-from components.train.search.candidates import SearchCandidate
-from components.train.search.run import TrialOrder, TrialOutcome, write_order, write_outcome
-from components.train.search.schedule import TrainingPace
+from components.train.candidates import SearchCandidate
 from flows import evaluate, search
 from flows.settings import Settings
 from flows.stack import control

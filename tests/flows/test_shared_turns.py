@@ -28,6 +28,7 @@ from flows import (
     workload_file,
 )
 from flows.home_workloads import WorkloadFileError
+from flows.search import local_base
 from flows.settings import Settings
 from flows.turn_workloads import ForeignPathError, RecordChangedError
 from flows.workload_file import Workload
@@ -132,7 +133,7 @@ def test_the_bases_that_a_search_tries_are_pulled_and_have_the_keys_of_the_turns
     assert keys == [
         train.key_of_adapter(read.model_copy(update={"base": base}), snapshot) for base in tried
     ]
-    assert train.local_base(read, workload.candidates()[1].base) == tried[1]
+    assert local_base(read, workload.candidates()[1].base) == tried[1]
 
 
 def test_a_turn_that_has_ended_starts_nothing_on_another_machine(

@@ -3,11 +3,10 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from components.extensions.search.run import TrialOrder, TrialOutcome
+from components.extensions.search.schedule import CandidateCourse, PlannedTrial, TrainingPace
+from components.train.candidates import SearchCandidate, SearchSettings
 from components.train.recipe import Recipe
-from components.train.search.candidates import SearchCandidate
-from components.train.search.run import TrialOrder, TrialOutcome
-from components.train.search.schedule import CandidateCourse, PlannedTrial, TrainingPace
-from components.train.search.settings import SearchSettings
 
 ROWS = 40
 

@@ -5,8 +5,8 @@ import tomllib
 import pytest
 from jinja2 import UndefinedError
 
+from components.extensions.search import run
 from components.pages import templates
-from components.train.search import run
 
 TEMPLATES = sorted(templates.COMPONENTS.rglob("*.j2"))
 
@@ -21,5 +21,5 @@ def test_a_wheel_has_the_templates() -> None:
 def test_a_missing_template_value_is_an_error() -> None:
     with pytest.raises(UndefinedError, match="'workload' is undefined"):
         templates.render(
-            "train/search/page.md.j2", found=None, plan=None, reason=run.placement_reason
+            "extensions/search/page.md.j2", found=None, plan=None, reason=run.placement_reason
         )

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.train.search import schedule
-from components.train.search.schedule import BudgetError, TrainingPace
+from components.extensions.search import schedule
+from components.extensions.search.schedule import BudgetError, TrainingPace
 from tests.support import search_courses
 
 LENGTHS = st.lists(st.lists(st.integers(1, 500), min_size=1, max_size=40), min_size=1, max_size=9)

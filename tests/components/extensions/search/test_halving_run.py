@@ -6,9 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.train.search import run, schedule
-from components.train.search.run import SearchError, TrialOrder, TrialOutcome, TrialPlacement
-from components.train.search.schedule import BudgetError, PlannedTrial, SearchPlan, TrainingPace
+from components.extensions.search import run, schedule
+from components.extensions.search.run import SearchError, TrialOrder, TrialOutcome, TrialPlacement
+from components.extensions.search.schedule import (
+    BudgetError,
+    PlannedTrial,
+    SearchPlan,
+    TrainingPace,
+)
 from tests.support import search_courses
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.train.search.run import TrialResult, is_tied, rank_trials
+from components.extensions.search.run import TrialResult, is_tied, rank_trials
 
 
 def result(name: str, losses: list[float], size: int = 10) -> TrialResult:

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from components.evaluate import holdout_task
+from components.extensions.search import run, schedule
+from components.extensions.search.run import TrialOrder, TrialOutcome, TrialPlacement
+from components.extensions.search.schedule import SearchMetric, SearchMetricError, SearchPlan
 from components.scorecard import VALIDATION
-from components.train.search import run, schedule
-from components.train.search.run import TrialOrder, TrialOutcome, TrialPlacement
-from components.train.search.schedule import SearchMetric, SearchMetricError, SearchPlan
 from tests.support import holdouts, search_courses
 
 

@@ -1,14 +1,14 @@
-"""The candidates of a search: every combination of the values to try."""
+"""The ``search:`` section of a workload file, and its candidates: every combination to try."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, model_validator
 
+from components.schema import Config
 from components.train.recipe import Recipe
-from components.train.search.settings import SearchSettings
 
 BASE_KNOB = "base"  # the only thing to try that is not a setting of a recipe
 
@@ -16,6 +16,38 @@ TEACHER_KNOB = "teacher_model_name_or_path"
 
 ANSWER_OBJECTIVES = ("sft", "distillation", "orpo")
 """Objectives that learn to answer, and so can be compared on answers."""
+
+
+class SearchBudget(Config):
+    """What all candidates may use together, in tokens or in minutes."""
+
+    tokens: int | None = Field(default=None, ge=1)
+    """Tokens to train on, prompts and answers, each time they are seen: the same on any machine."""
+
+    minutes: float | None = Field(default=None, gt=0)
+    """Minutes of training, summed over all candidates, whether they run in parallel or not."""
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "SearchBudget":
+        if (self.tokens is None) == (self.minutes is None):
+            raise ValueError("expected either tokens or minutes")
+        return self
+
+
+class SearchSettings(Config):
+    """Which candidates a turn trains, and what they may cost together."""
+
+    over: dict[str, list[object]] = Field(min_length=1)
+    """Values to try of settings of ``train``, and of ``base``: every combination is a candidate;
+    other settings are as in the rest of the file."""
+
+    budget: SearchBudget
+    """The search's limit: with less, every candidate's training is shorter, schedule and all.
+    No candidate sees an example more often than its ``num_train_epochs``."""
+
+    eta: int = Field(default=3, ge=2)
+    """Each rung promotes one in ``eta`` candidates, which train ``eta`` times as far: higher prunes
+    earlier and so tries more for the same budget, lower is less rash."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,8 @@ from math import ceil
 from pathlib import Path
 
 from components.schema import Config
+from components.train.candidates import SearchCandidate, SearchSettings
 from components.train.recipe import EXAMPLE_KNOBS, Recipe
-from components.train.search.candidates import SearchCandidate
-from components.train.search.settings import SearchSettings
 
 FEWEST = 20  # validation rows: with fewer, a single request is more than five points
 

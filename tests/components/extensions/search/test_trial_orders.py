@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from components.extensions.search import run, schedule
+from components.extensions.search.run import TrialOrder, TrialOutcome
 from components.schema import Progress
-from components.train.search import run, schedule
-from components.train.search.run import TrialOrder, TrialOutcome
 from tests.support import search_courses
 
 

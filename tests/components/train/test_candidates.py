@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from components.train import candidates
+from components.train.candidates import SearchBudget, SearchSettings
 from components.train.recipe import Distillation, Recipe
-from components.train.search import candidates
-from components.train.search.settings import SearchBudget, SearchSettings
 
 BASE = Path("models/a")
 

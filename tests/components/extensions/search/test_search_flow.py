@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from components.extensions.search import run, schedule
+from components.extensions.search.run import SearchResult, TrialOrder, TrialOutcome
+from components.extensions.search.schedule import CandidateCourse, SearchPlan
 from components.schema import Answer
-from components.train import fit
+from components.train import candidates, fit
+from components.train.candidates import SearchSettings
 from components.train.checkpoints import StopCondition
 from components.train.plan.planner import tokens_by_step
 from components.train.recipe import Recipe
-from components.train.search import candidates, run, schedule
-from components.train.search.run import SearchResult, TrialOrder, TrialOutcome
-from components.train.search.schedule import CandidateCourse, SearchPlan
-from components.train.search.settings import SearchSettings
 from tests.support import tiny, training_rows
 
 RECIPE = Recipe(lora_alpha=8, num_train_epochs=3, per_device_train_batch_size=4, save_steps=2)

@@ -9,11 +9,11 @@ from typing import Literal, TypeAlias
 from pydantic import Field
 
 from components.costs import Work
+from components.extensions.search import schedule
+from components.extensions.search.schedule import PlannedTrial, SearchPlan
 from components.pages import templates
 from components.schema import Config, Progress
 from components.store import manifest
-from components.train.search import schedule
-from components.train.search.schedule import PlannedTrial, SearchPlan
 
 
 class TrialOrder(Config):
@@ -340,7 +340,7 @@ def _rank(place: TrialPlacement, plan: SearchPlan) -> tuple[int, int, float, flo
 def search_page(workload: str, plan: SearchPlan, result: SearchResult) -> str:
     """Return a Markdown table of the candidates, and how much of the budget was spent."""
     return templates.render(
-        "train/search/page.md.j2",
+        "extensions/search/page.md.j2",
         workload=workload,
         plan=plan,
         result=result,
