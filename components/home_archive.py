@@ -5,6 +5,7 @@ import hmac
 import io
 import json
 import os
+import shutil
 import sqlite3
 import tarfile
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -17,8 +18,7 @@ import zstandard
 from pydantic import Field, TypeAdapter
 
 from components.schema import Config
-from components.store import file_locks, lock, manifest, moved_tables
-from components.store.lake import Lake
+from components.store import file_locks, lock, manifest, warehouse
 from components.store.warehouse import Location
 
 SQLITE = b"SQLite format 3\x00"
@@ -29,17 +29,19 @@ BESIDE = ("-wal", "-shm", "-journal", lock.QUEUE)
 
 
 def copy_warehouse(path: Location, to: Path, home: Path) -> None:
-    """Copy a home's DuckDB file while no other process can open it; of a lake make such a file.
+    """Copy a home's DuckDB file while no other process can open it, or make one of what is shared.
 
-    Beside that one are the files of retention that the lake's object store has.
+    Beside that one are the files of retention that are in no home.
 
     Raises:
         WarehouseBusyError: Another process held it for too long.
     """
-    if isinstance(path, Lake):
-        moved_tables.save_to_file(path, to, home, lock.PATIENCE_SECONDS)
+    if not isinstance(path, Path):
+        path.save_to_file(to, home, lock.PATIENCE_SECONDS)
         return
-    moved_tables.copy_file(path, to, lock.PATIENCE_SECONDS)
+    with warehouse.connect(path) as con:
+        con.execute("checkpoint")
+        shutil.copyfile(path, to)
 
 
 def copy_sqlite(path: Path, to: Path) -> None:

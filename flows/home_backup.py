@@ -23,7 +23,6 @@ from components.store import (
     home_files,
     lock,
     manifest,
-    moved_tables,
     spool,
     warehouse,
     working_copy,
@@ -50,8 +49,8 @@ LEFT_OUT = {
     LOGINS,
 }
 """What belongs to the processes of this machine; the judgements, which a curation makes again; and
-the files of a lake, whose tables are archived as a DuckDB file. Every home draws logins of its own,
-and a gateway stages what it serves from the registry."""
+the files of a shared warehouse, whose tables are archived as a DuckDB file. Every home draws logins
+of its own, and a gateway stages what it serves from the registry."""
 
 SQLITES = {".db", Path(counters.NAME).suffix}  # of the servers' databases, and of the counters'
 
@@ -224,17 +223,18 @@ def restore(
     ``sha256`` is the digest that ``flywheel backup`` printed; ``None`` accepts any. ``most_bytes``
     limits the unpacked size; ``None``: the free disk space.
 
-    A lake is filled after that from the home's DuckDB file, which is deleted at the end, and an
-    object store gets the outputs that it lacks.
+    A shared warehouse is filled after that from the home's DuckDB file, which is deleted at the
+    end, and an object store gets the outputs that it lacks.
 
     Raises:
-        BackupError: The home or the lake is not empty, or its disk is full; or the archive is
+        BackupError: The home or that is not empty, or its disk is full; or the archive is
             another home's, damaged, of another digest, or holds what no backup holds.
-        MovedTablesError: A table of the lake is not what the archive has.
+        MovedTablesError: A table of that is not what the archive has.
     """
-    if home.lake and not moved_tables.is_new(home.lake):
+    if home.shared_warehouse and not home.shared_warehouse.is_new():
         raise BackupError(
-            f"restoring to {home.lake}: it has tables already; name a database without any"
+            f"restoring to {home.shared_warehouse}: it has tables already; "
+            "name a database without any"
         )
     if any(_names(home.home, {LOGINS, RESTORING, FETCHED})):
         raise BackupError(
@@ -268,8 +268,8 @@ def restore(
             unpacked.replace(place)
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
-    if home.lake and home.warehouse.exists():
-        moved_tables.fill(home.warehouse, home.lake, advance, lock.PATIENCE_SECONDS)
+    if home.shared_warehouse and home.warehouse.exists():
+        home.shared_warehouse.fill(home.warehouse, advance, lock.PATIENCE_SECONDS)
         home.warehouse.unlink()
     if home.store:
         push_outputs(home, home.store, advance)
@@ -336,7 +336,7 @@ def _copies(home: Settings, scratch: Path, left_out: Set[str]) -> dict[str, Path
             name = home.warehouse.name
             copies[name] = scratch / name
             home_archive.copy_warehouse(home.tables, copies[name], home.home)
-            folder = home.archive.name  # a lake's object store has had what is here then
+            folder = home.archive.name  # a shared warehouse's store has had what is here
             copies |= {
                 f"{folder}/{file}": scratch / folder / file for file in _names(scratch / folder)
             }

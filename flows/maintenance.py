@@ -33,7 +33,7 @@ from components.register.version_tags import CHALLENGER
 from components.release import champion_files, champions, releases
 from components.release.releases import NotApprovedError
 from components.schema import WORKLOAD_ID, Json
-from components.store import file_locks, lake_upkeep, output_folders, warehouse
+from components.store import file_locks, output_folders, warehouse
 from components.store.warehouse import Connection
 from flows import (
     approval_loop,
@@ -89,7 +89,7 @@ def maintenance(silence_seconds: float = SILENCE.total_seconds(), verify: bool =
     Args:
         silence_seconds: How long a run that claims a process may go without a sign of life.
         verify: Compare each champion's alias, tags and files with what was approved; then, once a
-            day, merge a lake's files.
+            day, merge a shared warehouse's files.
 
     Raises:
         NotApprovedError: A champion is not what was approved; the message lists the differences.
@@ -110,7 +110,7 @@ def maintenance(silence_seconds: float = SILENCE.total_seconds(), verify: bool =
     steps.do(reserve_models, None)
     steps.do(end_lost_trainings, 0)
     if verify:  # a longer run would be in the way of the hour's verification
-        steps.do(maintain_lake, None)
+        steps.do(maintain_warehouse, None)
     if troubles:
         get_run_logger().error("canaries that could not be settled: %s", "; ".join(troubles))
     if objections:
@@ -148,11 +148,11 @@ def _reason(error: Exception) -> str:
 
 
 @task
-def maintain_lake() -> None:
-    """Merge a lake's files and delete what is old, once a day."""
-    place, now = settings.load().lake, datetime.now(UTC)
-    if place is not None and lake_upkeep.is_due(place, now):
-        done = lake_upkeep.maintain(place, now)
+def maintain_warehouse() -> None:
+    """Merge the files of a shared warehouse and delete what is old, once a day."""
+    place, now = settings.load().shared_warehouse, datetime.now(UTC)
+    if place is not None and place.is_due(now):
+        done = place.maintain(now)
         get_run_logger().info(
             "%s: %d files written anew, %d old states forgotten, %d files deleted",
             place,

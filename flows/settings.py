@@ -8,17 +8,18 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 if TYPE_CHECKING:
+    from components.extensions.machines.lake_warehouse import Lake
     from components.store.warehouse import Location
 
 from components.extensions.machines.object_store import ObjectStore
 from components.store import output_folders
-from components.store.lake import Lake
 from components.store.output_folders import Place
 
 HOST = "127.0.0.1"  # everything embedded listens on the loopback interface only
@@ -85,10 +86,10 @@ class Settings:
     log_format: Literal["text", "json"] = "text"  # as the services print, or a JSON object a line
     elsewhere: Servers | None = None  # that somebody else runs; unset: the home's own stack
     store: ObjectStore | None = None  # where machines share outputs; unset: in the home alone
-    lake: Lake | None = None  # that several machines share; unset: the home's DuckDB file
+    shared_warehouse: "Lake | None" = None  # of several machines; unset: the home's DuckDB file
     ray: str | None = None  # the Ray cluster that judges rows; unset: the curating machine's cores
 
-    warehouse = _Place("warehouse.duckdb")  # the DuckDB file, where there is no lake
+    warehouse = _Place("warehouse.duckdb")  # the DuckDB file, where none is shared
     spool = _Place("spool")  # what the receiver took and collect has not loaded yet
     archive = _Place("archive")  # old rows that retention took out of the warehouse, as Parquet
     tokens = _Place("tokens.json")  # who may send to the receiver, as hashes
@@ -153,18 +154,19 @@ class Settings:
 
     @property
     def tables(self) -> "Location":
-        """The warehouse: the lake, or the home's DuckDB file."""
-        return self.lake or self.warehouse
+        """The warehouse: the shared one, or the home's DuckDB file."""
+        return self.shared_warehouse or self.warehouse
 
     @property
     def archive_root(self) -> str:
-        """Where retention puts old rows: in the home, or beside a lake in the object store."""
-        return (self.lake.archive if self.lake else None) or str(self.archive)
+        """Where retention puts old rows: in the home, or beside a shared warehouse in its store."""
+        shared = self.shared_warehouse
+        return (shared.archive if shared else None) or str(self.archive)
 
     @property
     def has_warehouse(self) -> bool:
         """Whether there is a warehouse already; opening it creates it."""
-        return self.lake is not None or self.warehouse.exists()
+        return self.shared_warehouse is not None or self.warehouse.exists()
 
     @property
     def scratch_or_system(self) -> Path:
@@ -237,8 +239,8 @@ def load(env: Mapping[str, str] = os.environ) -> Settings:
             f"Prefect and MLflow both use port {settings.mlflow_port}; "
             f"set {PREFECT_PORT} and {MLFLOW_PORT} to different ports"
         )
-    lake = _lake(env, settings)
-    return replace(settings, elsewhere=_elsewhere(env, settings), lake=lake)
+    shared = _shared_warehouse(env, settings)
+    return replace(settings, elsewhere=_elsewhere(env, settings), shared_warehouse=shared)
 
 
 def unknown_variables(env: Mapping[str, str]) -> dict[str, str | None]:
@@ -271,7 +273,7 @@ def _is_of_kubernetes(name: str, value: str) -> bool:
     return is_address or bool(re.search(r"_SERVICE_(HOST|PORT)|_PORT_\d+_(TCP|UDP|SCTP)", name))
 
 
-def _lake(env: Mapping[str, str], settings: Settings) -> Lake | None:
+def _shared_warehouse(env: Mapping[str, str], settings: Settings) -> "Lake | None":
     url, store = env.get(WAREHOUSE) or "", settings.store
     if not url:
         return None
@@ -282,7 +284,9 @@ def _lake(env: Mapping[str, str], settings: Settings) -> Lake | None:
             f"{WAREHOUSE} is no address postgres://USER@HOST/DATABASE; in a password, @ is written "
             "%40 and / is written %2F"
         )
-    return Lake(url, f"{store.url}/lake" if store else str(settings.home / "lake"))
+    # Loaded by its name, as few homes have one and it loads DuckDB.
+    lake = import_module("components.extensions.machines.lake_warehouse").Lake
+    return lake(url, f"{store.url}/lake" if store else str(settings.home / "lake"))
 
 
 def _elsewhere(env: Mapping[str, str], settings: Settings) -> Servers | None:
@@ -313,7 +317,7 @@ STORED = (
     *("checkpoints", "erased", "gateways", "jobs", "machines", "pruned", "rollouts", "spool"),
     *("tokens", "turns"),
 )
-"""All places in the object store but a lake's."""
+"""All places in the object store but a shared warehouse's."""
 
 
 def find_place(folder: Path) -> Place | None:

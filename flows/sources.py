@@ -29,7 +29,7 @@ from components.collect.survey import SurveyedFile
 from components.extensions.machines import object_store, shared_spool
 from components.extensions.machines.shared_spool import SharedSegment
 from components.register import mlflow_api, tracking
-from components.store import file_locks, lake_locks, warehouse
+from components.store import file_locks, warehouse
 from components.store.warehouse import Connection, Location
 from flows.settings import Settings
 from flows.settings import load as load_settings
@@ -47,7 +47,7 @@ Group: TypeAlias = Sequence[tuple[Input, Path]]
 LoadGroup: TypeAlias = Callable[[Connection, Group], list[Loaded | OSError]]
 """Loads a group; returns why a file of it can't be read."""
 
-RAW = ("raw",)  # what loading writes of a lake
+RAW = ("raw",)  # what loading writes of a shared warehouse
 
 ALONE_SECONDS = 3600.0  # for another machine's collect of what receivers shipped
 
@@ -185,8 +185,8 @@ def _collecting_alone(home: Settings) -> Generator[None]:
     """
     with ExitStack() as stack:
         stack.enter_context(file_locks.held(home.locks / shared_spool.PLACE))
-        if home.lake:
-            stack.enter_context(lake_locks.alone(home.lake, "shared spool", ALONE_SECONDS))
+        if home.shared_warehouse:
+            stack.enter_context(home.shared_warehouse.alone("shared spool", ALONE_SECONDS))
         yield
 
 

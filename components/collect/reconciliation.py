@@ -14,7 +14,7 @@ from itertools import chain, groupby
 import pyarrow as pa
 
 from components.collect.source import Kind
-from components.store import lake_connection, record_identity, warehouse
+from components.store import record_identity, warehouse, warehouse_port
 from components.store.record_identity import MergedRecord, Names, Record
 from components.store.warehouse import Connection, Value
 
@@ -91,7 +91,7 @@ def reconcile(con: Connection, last_row: int, digests: Sequence[str]) -> Reconci
     """Compare the rows after ``last_row`` with each other and with earlier ones; merge and delete.
 
     To be called in the transaction of the load, after its rows were stored with the ``digests`` of
-    its files. A lake finds those by the range of digests without reading all row ids.
+    its files. A shared warehouse finds those by the range of digests without reading all row ids.
     """
     loaded: dict[str, Value] = {
         "last_row": last_row,
@@ -191,7 +191,7 @@ def _match_rows(rows: Sequence[_Row], deep: set[str], last_row: int, changes: _C
 
 def _apply(con: Connection, changes: _Changes, last_row: int) -> None:
     _delete(con, changes.dropped)
-    if lake_connection.is_lake(con):
+    if warehouse_port.shared(con) is not None:
         new = [row for row in changes.changed if row.row_id > last_row]
         _store_again(con, new)
         _update(con, [row for row in changes.changed if row.row_id <= last_row])

@@ -24,7 +24,7 @@ from components.collect.record_batches import (
     ValidatedBatch,
 )
 from components.collect.source import Kind
-from components.store import lake_connection, record_identity, warehouse
+from components.store import record_identity, warehouse, warehouse_port
 from components.store.arrow import ArrowStream, ArrowTable
 from components.store.warehouse import Connection, Value
 
@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 Begin: TypeAlias = Callable[[], Future[Item] | Future[Item | None] | None]
 
 WAL_BYTES = 16 * 2**20  # bytes of DuckDB's write-ahead log at which it checkpoints
-MANY_BYTES = 256 * 2**20  # bytes of a load that fills several row groups of a lake
+MANY_BYTES = 256 * 2**20  # bytes of a load that fills several row groups
 AHEAD = 3  # batches to validate ahead of the writer; each holds up to twice 32 MiB
 MAX_REFUSED = 32 * 2**20  # maximum bytes of refused records in memory before they are written
 
@@ -88,10 +88,10 @@ def bulk_load(con: Connection, size: int) -> Generator[None]:
 
     A file gets them without the write-ahead log. DuckDB does so by itself, but estimates a commit
     by its number of rows, not their size: 100,000 of 2.3 KB would all go into the log first,
-    uncompressed. A lake gets all processors, which compress a row group each.
+    uncompressed. One that is shared gets all processors, which compress a row group each.
     """
-    if lake_connection.is_lake(con):
-        with lake_connection.bulk(con) if size >= MANY_BYTES else nullcontext():
+    if (place := warehouse_port.shared(con)) is not None:
+        with place.bulk(con) if size >= MANY_BYTES else nullcontext():
             yield
         return
     if size < WAL_BYTES:

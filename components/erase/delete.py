@@ -15,9 +15,9 @@ from components.erase.subject import Subject, keyed_digest
 from components.erase.subject_rows import Matched
 from components.erase.tombstones import Erasure, Kind
 from components.scorecard import VERDICTS_FILE
-from components.store import lake_connection, manifest, output_folders, record_identity, warehouse
-from components.store.lake import WarehouseConflictError
+from components.store import manifest, output_folders, record_identity, warehouse, warehouse_port
 from components.store.warehouse import Connection
+from components.store.warehouse_port import WarehouseConflictError
 
 PAGES = ("brief.md", "report.html")  # pages of evidence that show requests
 
@@ -132,7 +132,7 @@ def delete_rows(
     """Delete the matched rows from raw, and the rows that name them from what is built of it.
 
     The next curation rebuilds those tables, so deleting too many rows there does no harm. Return
-    the number of deleted rows by table. In a lake these are the tables beside the book.
+    the number of deleted rows by table. Of a shared warehouse these are the tables beside the book.
 
     Args:
         con: The warehouse, in a transaction, after ``subject_rows.match_rows``.
@@ -265,14 +265,15 @@ def erase(
 ) -> Erasure:
     """Add tombstones, delete a subject's rows and record the affected outputs, in one transaction.
 
-    On a lake they are two: a kill between them leaves rows that the next call finds again, and that
-    nobody loads a second time. ``names`` are further names of the subject in built tables.
+    In a shared warehouse they are two: a kill between them leaves rows that the next call finds
+    again, and that nobody loads a second time. ``names`` are further names of the subject in built
+    tables.
 
     Raises:
         ArchiveGoneError: A file of retention is gone; nothing is changed.
-        WarehouseConflictError: Another process wrote a lake meanwhile; do the same again.
+        WarehouseConflictError: Another process wrote a shared one meanwhile; do the same again.
     """
-    if not lake_connection.is_lake(con):
+    if warehouse_port.shared(con) is None:
         with warehouse.transaction(con):
             added = _add_to_book(con, subject, outputs, names, now)
             return _delete_matched(con, subject, added)

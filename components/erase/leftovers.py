@@ -20,10 +20,10 @@ from components.erase import subject_rows, tables
 from components.erase.subject import Kind, SearchTerms, find_in_bytes, find_terms, held_ids
 from components.erase.tables import WarehouseTable
 from components.models import machine
-from components.store import home_files, warehouse
-from components.store.lake_connection import ENGINE_ERRORS
+from components.store import home_files, warehouse, warehouse_port
 from components.store.unpacked_file import UnpackedFile
 from components.store.warehouse import Connection
+from components.store.warehouse_port import ENGINE_ERRORS, SharedWarehouse
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -102,32 +102,32 @@ def search(
     terms: SearchTerms,
     skip: Iterable[Path] = (),
     opened: AbstractSet[Path] = frozenset(),
-    lake_files: tuple[Path, Iterable[NamedFile]] | None = None,
+    shared_files: tuple[Path, Iterable[NamedFile]] | None = None,
     archived: Iterable[NamedFile] = (),
 ) -> Searched:
     """Search the warehouse and every file under ``home``, which holds its file.
 
     Skip the folders of downloads (``skip``), which are never made from rows, and the DuckDB files
     that ``con`` has or is a copy of (``opened``): closing one drops all locks of this process on
-    it. ``lake_files`` are the
-    folder of a lake's files, which is not searched else, and those that hold more than its rows;
+    it. ``shared_files`` are the
+    folder of a shared warehouse's, which is not searched else, and those with more than its rows;
     ``archived`` the files of retention that are elsewhere.
     """
     notes = _Notes(Counter(), Counter(), set())
     left = terms.without_texts(_held_by_others(con, terms))
     for table in tables.tables(con):
         _search_table(con, table, IN_WAREHOUSE, left, notes)
-    lake_folder = None
-    if lake_files is not None:
-        lake_folder, earlier = lake_files[0].resolve(), lake_files[1]
-        _search_earlier(con, earlier, left, notes)
+    shared_folder = None
+    if shared_files is not None and (place := warehouse_port.shared(con)) is not None:
+        shared_folder, earlier = shared_files[0].resolve(), shared_files[1]
+        _search_earlier(con, place, earlier, left, notes)
     for name, path in archived:
         _search_parquet(path, name, left, notes)
     passed = [path.resolve() for path in skip]
     for path in home_files.files(home):
         if path.is_symlink() or not path.is_file() or path.suffix == LOG or path in opened:
             continue
-        if lake_folder in path.resolve().parents:
+        if shared_folder in path.resolve().parents:
             continue
         if path.suffix in WITHOUT_TEXT or any(p in path.resolve().parents for p in passed):
             notes.passed_over.add(str(path.relative_to(home).parts[0]) + f"/**{path.suffix}")
@@ -142,9 +142,13 @@ def search(
 
 
 def _search_earlier(
-    con: Connection, files: Iterable[NamedFile], terms: SearchTerms, notes: _Notes
+    con: Connection,
+    shared: SharedWarehouse,
+    files: Iterable[NamedFile],
+    terms: SearchTerms,
+    notes: _Notes,
 ) -> None:
-    """Search what a lake keeps besides its rows: values in its catalog, and earlier states.
+    """Search what a shared warehouse has besides rows: values in its catalog, and earlier states.
 
     What is in rows as well is no leftover of a deletion.
     """
@@ -152,9 +156,9 @@ def _search_earlier(
     is_narrowed = terms.subject is not None and terms.subject.is_narrowed
     passed = in_rows | WITH_ID if is_narrowed or in_rows & WITH_ID else in_rows
     of_earlier = _Notes(notes.places, Counter(), notes.passed_over)
-    for table in tables.catalog_tables(con):
+    for table in tables.catalog_tables(con, shared):
         _search_table(con, table, IN_WAREHOUSE, terms, of_earlier)
-    for place, values in tables.frequent_values(con):
+    for place, values in shared.frequent_values(con):
         notes.places[place] += 1
         of_earlier.add(place, find_terms(terms, None, values))
     try:
@@ -168,7 +172,7 @@ def _search_earlier(
             except FileNotFoundError:  # deleted meanwhile
                 continue
     except OSError as error:
-        notes.passed_over.add(f"earlier versions of the lake's files: {error}")
+        notes.passed_over.add(f"earlier versions of the warehouse's files: {error}")
     for (where, kind), count in of_earlier.left.items():
         if kind not in passed:
             notes.left[where, "freed bytes"] += count

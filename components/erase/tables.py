@@ -7,9 +7,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.store import home_files, lake, lake_connection, lake_purge, lock, warehouse
-from components.store.lake import Lake
+from components.store import home_files, lock, warehouse, warehouse_port
 from components.store.warehouse import Connection, Location
+from components.store.warehouse_port import BOOK, SharedWarehouse
 
 BATCH_ROWS = 4096
 
@@ -45,8 +45,8 @@ class WarehouseTable:
 
     @property
     def is_in_book(self) -> bool:
-        """Whether PostgreSQL has it, beside a lake."""
-        return self.database == lake.BOOK
+        """Whether it is of the book of a shared warehouse."""
+        return self.database == BOOK
 
     @property
     def texts(self) -> tuple[TableColumn, ...]:
@@ -57,8 +57,8 @@ class WarehouseTable:
 def tables(con: Connection) -> list[WarehouseTable]:
     """List every table of the warehouse, by name."""
     listed = tables_of(con, "current_database()")
-    if lake_connection.is_lake(con):
-        of_book = f"tables.database_name = '{lake.BOOK}'"
+    if warehouse_port.shared(con) is not None:
+        of_book = f"tables.database_name = '{BOOK}'"
         listed += _tables(con, f"{of_book} and tables.schema_name in ('raw', 'curated')")
     return sorted(listed, key=lambda table: table.full_name)
 
@@ -68,23 +68,10 @@ def tables_of(con: Connection, database: str) -> list[WarehouseTable]:
     return _tables(con, f"tables.database_name = {database}")
 
 
-def catalog_tables(con: Connection) -> list[WarehouseTable]:
-    """List the tables in which a lake's catalog describes its files, and keeps small changes."""
-    con.execute("call pg_clear_cache()")  # DuckLake makes some when it needs them
-    return _tables(
-        con, f"tables.database_name = '{lake.BOOK}' and tables.schema_name = '{lake.CATALOG}'"
-    )
-
-
-def frequent_values(con: Connection) -> Iterator[tuple[str, str]]:
-    """Yield the values that PostgreSQL's statistics of a lake's tables hold, with their column."""
-    sql = (
-        "select schemaname || ''.'' || tablename || ''.'' || attname,"
-        " concat_ws('' '', most_common_vals::text, histogram_bounds::text, most_common_elems::text)"
-        f" from pg_stats where schemaname in (''{lake.CATALOG}'', ''raw'', ''curated'')"
-    )
-    rows = con.execute(f"from postgres_query('{lake.BOOK}', '{sql}')").fetchall()
-    yield from ((f"statistics of {column}", values) for column, values in rows)
+def catalog_tables(con: Connection, place: SharedWarehouse) -> list[WarehouseTable]:
+    """List the tables in which a catalog describes the files, and keeps small changes."""
+    schema = place.catalog_schema(con)
+    return _tables(con, f"tables.database_name = '{BOOK}' and tables.schema_name = '{schema}'")
 
 
 def _tables(con: Connection, condition: str) -> list[WarehouseTable]:
@@ -185,13 +172,13 @@ def rewrite(place: Location) -> None:
     Raises:
         WarehouseBusyError: Another process used it for too long.
         WarehouseCopyError: The copy of a file is incomplete.
-        WarehouseConflictError: The session of a lock of a lake was cut.
-        LakeError: PostgreSQL does not let this user vacuum.
+        WarehouseConflictError: The session of a lock was cut.
+        WarehouseError: This user may not rewrite it.
     """
-    if isinstance(place, Lake):
-        lake_purge.purge(place)
-    else:
+    if isinstance(place, Path):
         rewrite_file(place)
+    else:
+        place.purge()
 
 
 def rewrite_file(path: Path, wait_seconds: float = lock.PATIENCE_SECONDS) -> None:

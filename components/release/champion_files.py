@@ -14,8 +14,7 @@ from pathlib import Path
 
 from components.register.version_tags import KNOWN, PENDING
 from components.release.release_state import ChampionChange, ReleaseState
-from components.store import file_locks, lake_locks, lock, manifest
-from components.store.lake import Lake
+from components.store import file_locks, lock, manifest
 from components.store.lock import WarehouseBusyError
 from components.store.warehouse import Location
 
@@ -36,17 +35,17 @@ def lock_champion(
     """Lock a workload's champion against changes; yield whether the lock was acquired.
 
     Args:
-        path: The warehouse; where it is a lake, other machines are locked out, too.
+        path: The warehouse; where it is shared, other machines are locked out, too.
         folder: Folder of the locks, the same for all processes of a home.
         workload: The workload.
         wait: Whether to wait while another process holds the lock.
     """
     with ExitStack() as held:
         is_ours = held.enter_context(file_locks.held(folder / f"{workload}.lock", wait=wait))
-        if is_ours and isinstance(path, Lake):
+        if is_ours and not isinstance(path, Path):
             seconds = lock.PATIENCE_SECONDS if wait else 0
             try:
-                held.enter_context(lake_locks.alone(path, f"champion of {workload}", seconds))
+                held.enter_context(path.alone(f"champion of {workload}", seconds))
             except WarehouseBusyError:
                 if wait:
                     raise

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from components.decide import decision_log, validity
 from components.decide.approvers import OPEN, ApprovalRules
@@ -23,7 +24,6 @@ from components.release.release_state import (
 )
 from components.release.rollback_rules import Order, Proved, RefusedOrderError
 from components.store import warehouse
-from components.store.lake import Lake
 from components.store.lock import PATIENCE_SECONDS, WarehouseBusyError
 from components.store.warehouse import Connection, Location
 
@@ -342,7 +342,7 @@ def _move_at_once(home: Installation, order: Order) -> str | None:
     workload, now = order.workload, registry.read_aliases(order.workload).champion
     known = champion_files.read_known(home.locks, workload)
     if (
-        isinstance(home.tables, Lake)
+        not isinstance(home.tables, Path)
         or known is None
         or not rollback_rules.needs_no_proof(home, workload, known)
     ):

@@ -16,8 +16,15 @@ from typing import TypeAlias, TypeVar, cast
 import duckdb
 
 from components.schema import Json
-from components.store import file_locks, lake, lake_connection, lake_schema, lock, transactions
+from components.store import file_locks, lock, transactions, warehouse_port
 from components.store.arrow import CHUNK_ROWS, ArrowBatch, ArrowTable, ShownTable, rows_of
+from components.store.warehouse_port import (
+    Connection,
+    Group,
+    SharedWarehouse,
+    WarehouseConflictError,
+    WarehouseError,
+)
 
 
 def sql_folder(folder: str) -> Traversable:
@@ -42,9 +49,8 @@ def model_select(model: str) -> str:
     return (importlib.resources.files("sql") / f"{model}.sql").read_text()
 
 
-Connection: TypeAlias = duckdb.DuckDBPyConnection
-Location: TypeAlias = Path | lake.Lake
-"""Where a warehouse is: its DuckDB file, or a lake that several machines share."""
+Location: TypeAlias = Path | SharedWarehouse
+"""Where a warehouse is: its DuckDB file, or one that several machines share."""
 
 Value: TypeAlias = "Json | bytes | datetime"
 Row: TypeAlias = "dict[str, Value]"
@@ -78,6 +84,12 @@ NO_ROOM = os.strerror(errno.ENOSPC)  # the system's message, which DuckDB's erro
 MAX_STATEMENTS = 500
 """Parsed statements that a process keeps: those that name a file are many."""
 
+TOO_OLD = (
+    "was made by a version 0.x of Flywheel, and this one opens none of those; go on with the "
+    "release that made it, or collect the same logs again in a new home: set FLYWHEEL_HOME to a "
+    "new folder"
+)
+
 ROWS_SHOWN = 5
 BATCH_ROWS = 4096
 
@@ -99,37 +111,37 @@ def connect(
     path: Location,
     wait_seconds: float = lock.PATIENCE_SECONDS,
     memory: str | None = None,
-    writes: Sequence[lake.Group] = ("book",),
+    writes: Sequence[Group] = ("book",),
     *,
     filling: bool = False,
 ) -> Generator[Connection]:
     """Open the warehouse, created or upgraded if necessary; wait while another process holds it.
 
     Args:
-        path: The DuckDB file, or a lake.
+        path: The DuckDB file, or a shared warehouse.
         wait_seconds: How long to wait for it.
         memory: DuckDB's memory limit (``1GB``); most of the machine's when ``None``.
-        writes: What of a lake is locked, so that nobody else writes it: the book, or what collects
-            (``raw``) and curates (``curated``). A file is locked whole.
-        filling: Open a lake even if its tables are not all there yet.
+        writes: What of a shared one is locked, so that nobody else writes it: the book, or what
+            collects (``raw``) and curates (``curated``). A file is locked whole.
+        filling: Open a shared one even if its tables are not all there yet.
 
     Raises:
         WarehouseBusyError: It was still held after ``wait_seconds``.
         WarehouseVersionError: Its schema is newer than this program, or of version 0.x.
         DiskFullError: The disk was full for writes within the block.
-        LakeError: The lake can't be reached or opened.
-        WarehouseConflictError: The connection to the lake was cut.
+        WarehouseError: It can't be reached or opened.
+        WarehouseConflictError: The connection to it was cut.
     """
-    if isinstance(path, lake.Lake):
-        opened = lake_connection.opened(path, schema(), writes, wait_seconds, filling=filling)
+    if not isinstance(path, Path):
+        opened = path.opened(writes, wait_seconds, filling=filling)
         with _explained(path), opened as con:
             con.execute("reset memory_limit")  # that the process's last connection has set
             _configure(con, memory)
             yield con
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _explained(path), closing(lock.open_file(path, wait_seconds, _prepare)) as con:
-        _prepare(con)
+    with _explained(path), closing(lock.open_file(path, wait_seconds, prepare)) as con:
+        prepare(con)
         _configure(con, memory)
         yield con
 
@@ -142,7 +154,7 @@ def opening_problem(path: Location, wait_seconds: float = lock.PATIENCE_SECONDS)
     try:
         with connect(path, wait_seconds):
             return None
-    except (duckdb.Error, lake.LakeError, PermissionError, WarehouseVersionError) as error:
+    except (duckdb.Error, WarehouseError, PermissionError, WarehouseVersionError) as error:
         return " ".join(str(error).split())
 
 
@@ -153,38 +165,14 @@ def _configure(con: Connection, memory: str | None) -> None:
         con.execute("set memory_limit = $memory", {"memory": memory})
 
 
-@functools.cache
-def schema() -> lake_schema.Schema:
-    """Return the schema that the migrations make."""
-    files = sql_files(sql_folder("migrations"))
-    moving = [int(file.name[:4]) for file in files if not lake_schema.only_adds(file.read_text())]
-    return lake_schema.schema_of(_prepare, frozenset(moving))
-
-
 @contextmanager
 def _explained(place: Location) -> Generator[None]:
-    """Raise ``DiskFullError`` where DuckDB's error means that the disk is full.
-
-    Raise ``LakeError`` where it means that a lake's bucket can't be used, or that its PostgreSQL
-    refuses something; ``WarehouseConflictError`` where the same may succeed at once.
-    """
+    """Raise ``DiskFullError`` where DuckDB's error means that, and a shared warehouse's errors."""
     try:
         yield
     except duckdb.Error as error:
-        if isinstance(place, lake.Lake):
-            if (conflict := _conflict(error)) is not None:
-                raise conflict from error
-            if (refusal := lake_connection.refusal(error)) is not None:
-                raise lake.LakeError(
-                    f"using {place}: {refusal}; expected a user that owns the database, on a "
-                    "server that can be written"
-                ) from error
-            if lake_connection.is_bucket_away(error):
-                raise lake.LakeError(
-                    f"reading or writing the files of {place} in {place.data}: "
-                    f"{str(error).splitlines()[0]}; nothing of this is kept, so do the same again "
-                    "once the bucket answers, with the AWS_* variables that let this machine in"
-                ) from error
+        if not isinstance(place, Path) and (explained := place.explained(error)) is not None:
+            raise explained from error
         if NO_ROOM not in str(error):
             raise
         full = "a disk is full, its files', PostgreSQL's or this machine's"
@@ -203,19 +191,19 @@ def in_turns(
     *,
     memory: str | None = None,
     seconds: float = TURN_SECONDS,
-    writes: Sequence[lake.Group] = ("book",),
+    writes: Sequence[Group] = ("book",),
     wait_seconds: float = lock.PATIENCE_SECONDS,
 ) -> Generator[Result]:
     """Run pieces of work, releasing the warehouse between them; yield their results.
 
     Args:
-        path: The DuckDB file, or a lake.
+        path: The DuckDB file, or a shared warehouse.
         pieces: Called with the open warehouse, again if another process wrote the same tables
             meanwhile, or the connection was cut. With ``seconds`` of 0 it is closed while the
             iterable produces the next one.
         memory: DuckDB's memory limit, see ``connect``.
         seconds: How long the warehouse is held before it is released.
-        writes: What of a lake is locked, see ``connect``.
+        writes: What of a shared one is locked, see ``connect``.
         wait_seconds: How long to wait for the warehouse each time, see ``connect``.
     """
     waiting = iter(pieces)
@@ -231,7 +219,7 @@ def in_turns(
                         con = opened.enter_context(connect(path, wait_seconds, memory, writes))
                         until = time.monotonic() + seconds
                     result = piece(con)
-                except lake.WarehouseConflictError:
+                except WarehouseConflictError:
                     conflicts += 1
                     if conflicts == MAX_CONFLICTS:
                         raise
@@ -244,7 +232,8 @@ def in_turns(
             piece = next(waiting, None)
 
 
-def _prepare(con: Connection) -> None:
+def prepare(con: Connection) -> None:
+    """Configure a DuckDB database, and apply the migrations that it lacks."""
     _configure(con, None)
     con.execute("set force_compression = 'zstd'")  # logs shrink tenfold and load faster
     migrate(con, sql_folder("migrations"))
@@ -254,13 +243,13 @@ def _prepare(con: Connection) -> None:
 def second_connection(con: Connection, *, reads: bool = True) -> Generator[Connection]:
     """Open a second connection of this process; it sees committed rows only.
 
-    One that reads no tables need not ask a lake for each name of a statement.
+    One that reads no tables need not ask a shared warehouse for each name of a statement.
     """
     second = con.cursor()
     try:
         second.execute("set timezone = 'UTC'")
-        if reads and lake_connection.is_lake(con):
-            lake_connection.show(second)
+        if reads and (place := warehouse_port.shared(con)) is not None:
+            place.show(second)
         yield second
     finally:
         second.close()
@@ -268,11 +257,11 @@ def second_connection(con: Connection, *, reads: bool = True) -> Generator[Conne
 
 @contextmanager
 def one_state(con: Connection) -> Generator[None]:
-    """Let the block's statements, which write no table of a lake, see the same state of it.
+    """Let the block's statements, which write no shared table, see the same state of all.
 
-    By itself each of them would begin a transaction in PostgreSQL. A file is read as it is.
+    By itself each of them would begin a transaction of its own. A file is read as it is.
     """
-    if not lake_connection.is_lake(con):
+    if warehouse_port.shared(con) is None:
         yield
         return
     with transactions.ended(con, by="commit"):
@@ -304,7 +293,7 @@ def in_memory(scratch: Path) -> Generator[Connection]:
     ):
         con.execute(f"set temp_directory = '{escaped(folder)}'")
         con.execute("set memory_limit = $memory", {"memory": f"{CURATING_BYTES}B"})
-        _prepare(con)
+        prepare(con)
         yield con
 
 
@@ -344,41 +333,28 @@ def spilled(con: Connection, keep: int = RESTING_BYTES) -> Generator[None]:
 
 
 @contextmanager
-def transaction(con: Connection, *writes: lake.Group) -> Generator[None]:
+def transaction(con: Connection, *writes: Group) -> Generator[None]:
     """Commit the block's changes, or roll all of them back on an error.
 
     Args:
         con: The warehouse.
-        writes: What is written of a lake: the book, or ``raw`` and ``curated``; the book if none.
+        writes: What is written of a shared warehouse: the book, or ``raw`` and ``curated``; the
+            book if none.
 
     Raises:
         WarehouseConflictError: Another process wrote the same tables meanwhile, or the connection
-            to a lake was cut.
+            to a shared warehouse was cut.
     """
+    place = warehouse_port.shared(con)
     try:
         with transactions.ended(con, by="commit"):
-            lake_connection.fence(con, writes or ("book",))
+            if place is not None:
+                place.fence(con, writes or ("book",))
             yield
     except duckdb.Error as error:
-        conflict = _conflict(error) if lake_connection.is_lake(con) else None
-        if conflict is None:
+        if place is None or (explained := place.explained(error)) is None:
             raise
-        raise conflict from error
-
-
-def _conflict(error: duckdb.Error) -> lake.WarehouseConflictError | None:
-    """Return the error of a lake's transaction that may succeed at once; else ``None``."""
-    if lake_connection.is_cut(error):
-        return lake.WarehouseConflictError(
-            "using the lake: its connection to PostgreSQL was cut, so nothing of this is kept "
-            f"unless it was cut amid the commit; do the same again ({error})"
-        )
-    if lake_connection.is_conflict(error):
-        return lake.WarehouseConflictError(
-            "writing the lake: another process wrote the same tables meanwhile, so nothing of "
-            f"this is kept; do the same again ({error})"
-        )
-    return None
+        raise explained from error
 
 
 def rehearsal(con: Connection) -> AbstractContextManager[None]:
@@ -393,7 +369,7 @@ def migrate(con: Connection, folder: Traversable) -> None:
     migrations = {int(file.name[:4]): file for file in sql_files(folder)}
     applied = {number for (number,) in con.execute("select number from raw.migrations").fetchall()}
     if applied and min(applied) < min(migrations):
-        raise WarehouseVersionError(f"the warehouse {lake_schema.TOO_OLD}")
+        raise WarehouseVersionError(f"the warehouse {TOO_OLD}")
     if unknown := applied - migrations.keys():
         raise WarehouseVersionError(
             f"the warehouse has migrations {unknown} that this Flywheel does not know: a newer "
@@ -440,13 +416,13 @@ def append(con: Connection, model: str, **values: Value) -> int:
 
 
 def export(con: Connection, model: str, path: Path | str, **values: Value) -> None:
-    """Write the rows of ``model``'s select to a Parquet file; a lake's may be an address."""
+    """Write the rows of ``model``'s select to a Parquet file, by path or by address."""
     sql = f"copy ({model_select(model)}) to '{escaped(path)}' (format parquet, compression zstd)"
     con.execute(*_parsed(con, sql, values))
 
 
 def show_files(con: Connection, name: str, paths: Sequence[str], like: str) -> None:
-    """Create a temporary view over Parquet files, of a lake also by address.
+    """Create a temporary view over Parquet files, by path or by address.
 
     Without files it is empty and has the columns of the table ``like``.
     """
@@ -546,15 +522,13 @@ def insert(con: Connection, table: str, records: Sequence[Mapping[str, Value]]) 
     """Insert records by column name, skipping existing primary keys; return how many were added."""
     if not records:
         return 0
-    rows_from, ignore = "incoming_records", ""
-    if lake_connection.is_lake(con):
-        if not lake_schema.is_in_lake(table):
-            records = [_storable(con, record) for record in records]
-        records = lake_schema.distinct(table, records)
-        rows_from += lake_schema.unknown(table)
-        ignore = "or ignore " if table in schema().keys_of_book else ""
-    elif _has_key(con, table):
-        ignore = "or ignore "
+    rows_from = "incoming_records"
+    if (place := warehouse_port.shared(con)) is not None:
+        records, join, has_key = place.insertable(table, records)
+        rows_from += join
+    else:
+        has_key = _has_key(con, table)
+    ignore = "or ignore " if has_key else ""
     columns = {name: [record[name] for record in records] for name in records[0]}
     with present(con, "incoming_records", columns):
         sql = f"insert {ignore}into {table} by name select * from {rows_from}"
@@ -562,15 +536,9 @@ def insert(con: Connection, table: str, records: Sequence[Mapping[str, Value]]) 
 
 
 def storable(con: Connection, text: str) -> str:
-    """Return a text as this warehouse can store it: PostgreSQL has no character 0."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}") if lake_connection.is_lake(con) else text
-
-
-def _storable(con: Connection, record: Mapping[str, Value]) -> dict[str, Value]:
-    return {
-        name: storable(con, value) if isinstance(value, str) and "\0" in value else value
-        for name, value in record.items()
-    }
+    """Return a text as this warehouse can store it."""
+    place = warehouse_port.shared(con)
+    return place.storable(text) if place is not None else text
 
 
 def replace(

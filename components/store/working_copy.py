@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from components.schema import ANONYMOUS
-from components.store import file_locks, lake_connection, lake_locks, lock, warehouse
+from components.store import file_locks, lock, warehouse, warehouse_port
 from components.store.arrow import ArrowTable
-from components.store.lake import Group, Lake, WarehouseConflictError
 from components.store.warehouse import Connection, Location
+from components.store.warehouse_port import Group, SharedWarehouse, WarehouseConflictError
 
 RAW = ("raw.interactions", "raw.feedback")
 
@@ -89,15 +89,15 @@ def reserve(path: Location, locks: Path, workload_id: str) -> Generator[None]:
     """Lock the curation of a workload; other processes wait.
 
     Args:
-        path: The DuckDB file, or a lake, in which other machines wait, too.
+        path: The DuckDB file, or a shared warehouse, in which other machines wait, too.
         locks: Folder of the locks, the same for all processes of a home.
         workload_id: The workload.
     """
     with file_locks.held(locks / f"{workload_id}.curation.lock"):
-        if not isinstance(path, Lake):
+        if isinstance(path, Path):
             yield
             return
-        with lake_locks.alone(path, f"curation of {workload_id}", lock.PATIENCE_SECONDS):
+        with path.alone(f"curation of {workload_id}", lock.PATIENCE_SECONDS):
             yield
 
 
@@ -113,7 +113,7 @@ def open_copy(
     """Copy the rows that the curation of a workload reads; the file is released within the block.
 
     Args:
-        path: The DuckDB file, or a lake; created or upgraded in place if necessary.
+        path: The DuckDB file, or a shared warehouse; created or upgraded in place if necessary.
         workload_id: The workload.
         scratch: Folder for what does not fit into memory.
         wait_seconds: How long to wait for the file, each time that it is opened.
@@ -126,8 +126,8 @@ def open_copy(
     Raises:
         WarehouseBusyError: It was still held after ``wait_seconds``.
         WarehouseVersionError: Its schema is newer than this program, or of version 0.x.
-        StaleCopyError: An erasure deleted files of a lake that were being read, or the connection
-            was cut.
+        StaleCopyError: An erasure deleted shared files that were being read, or the connection was
+            cut.
     """
     with warehouse.in_memory(scratch) as con:
         copy = WorkingCopy(con, path, workload_id, wait_seconds, at_most, parsed)
@@ -158,18 +158,18 @@ class WorkingCopy:
         """Copy the rows; called once."""
         # An index of its key takes eight times as long as its rows; the warehouse checks the key.
         self.con.execute(f"create or replace table {SIDES} as from {SIDES} limit 0")
-        if isinstance(self.path, Lake):
+        if isinstance(self.path, Path):
+            self._read_file(self.path)
+        else:
             try:
-                self._read_lake(self.path)
+                self._read_shared(self.path)
             except WarehouseConflictError as error:
                 raise StaleCopyError(
                     f"curating {self.workload_id}: the connection was cut while rows were copied"
                 ) from error
-            except lake_connection.ENGINE_ERRORS as error:
+            except warehouse_port.ENGINE_ERRORS as error:
                 self._require_no_purge(self.path, error)
                 raise
-        else:
-            self._read_file(self.path)
         ((rows,),) = self.con.execute("select count(*) from raw.interactions").fetchall()
         warehouse.allow_rows(self.con, rows)
         self._settled = self._list_rows(self.con, self._settling())
@@ -192,14 +192,14 @@ class WorkingCopy:
         finally:
             self.con.execute("detach original")
 
-    def _read_lake(self, place: Lake) -> None:
+    def _read_shared(self, place: SharedWarehouse) -> None:
         # One transaction, so that all rows are of one time; nobody is locked out.
         with (
             warehouse.connect(place, self.wait_seconds, writes=()) as con,
             warehouse.rehearsal(con),
         ):
             (self._erasures,) = con.execute(ERASURES).fetchall()
-            empty = lake_connection.empty_tables(con)
+            empty = place.empty_tables(con)
             for table, select in self._selects(con):
                 if table in empty:
                     continue
@@ -248,7 +248,7 @@ class WorkingCopy:
         """Write the tables that changed to the warehouse; the file is held meanwhile.
 
         Args:
-            also: Further writes, of a file in the same transaction, of a lake in one of the book.
+            also: Further writes, in a file in the same transaction, else in one of the book.
 
         Raises:
             StaleCopyError: Rows of the copy are gone; nothing is written.
@@ -267,11 +267,11 @@ class WorkingCopy:
         # The warehouse needs as much memory as the copy.
         with warehouse.spilled(self.con, warehouse.CURATING_BYTES):
             ours = self._list_rows(self.con, tables)
-            is_lake = isinstance(self.path, Lake)
-            pieces = [partial(self._write, ours=ours, also=None if is_lake else also)]
-            if is_lake:
+            is_shared = not isinstance(self.path, Path)
+            pieces = [partial(self._write, ours=ours, also=None if is_shared else also)]
+            if is_shared:
                 pieces.append(partial(self._write_book, also=also))
-            # Again if the connection to a lake was cut: what was computed may have taken hours.
+            # Again if the connection was cut: what was computed may have taken hours.
             groups: list[Group] = ["curated", "book"]
             for _ in warehouse.in_turns(
                 self.path, pieces, seconds=math.inf, writes=groups, wait_seconds=self.wait_seconds
@@ -358,7 +358,7 @@ class WorkingCopy:
         if begun != self._erasures[0]:
             raise StaleCopyError(f"curating {self.workload_id}: an erasure began meanwhile")
 
-    def _require_no_purge(self, place: Lake, error: Exception) -> None:
+    def _require_no_purge(self, place: SharedWarehouse, error: Exception) -> None:
         """Check that no erasure has deleted the files of the state that was read."""
         with warehouse.connect(place, self.wait_seconds, writes=()) as con:
             ((begun, finished),) = con.execute(ERASURES).fetchall()
@@ -426,9 +426,9 @@ class WorkingCopy:
     def _list_rows(self, con: Connection, tables: Sequence[str]) -> dict[str, Fingerprint]:
         """List each table's rows by place and digest in a temporary table, unless it is empty."""
         # DuckDB's hash may differ between versions; here one process computes both sides.
-        fingerprints = dict.fromkeys(
-            lake_connection.empty_tables(con).intersection(tables), NO_ROWS
-        )
+        place = warehouse_port.shared(con)
+        empty = place.empty_tables(con) if place is not None else frozenset[str]()
+        fingerprints = dict.fromkeys(empty.intersection(tables), NO_ROWS)
         for table in tables:
             if table in fingerprints:
                 continue

@@ -25,7 +25,7 @@ def backup(
 ) -> None:
     """Write all that the home holds into one archive, while the stack works.
 
-    Warehouse (of a lake: its tables, as a DuckDB file), Prefect's and MLflow's databases,
+    Warehouse (of a shared one: its tables, as a DuckDB file), Prefect's and MLflow's databases,
     snapshots, adapters, evidence, artifacts and the receiver's spool. Not in it: logs, what a
     gateway staged, and workload files and bases that lie outside the home.
 
@@ -81,7 +81,7 @@ def restore(
     """Put a backup where its home was, on this machine or another; then `flywheel up`.
 
     What comes out of it is bounded, and checked as a whole before the home appears: files and links
-    only, each inside the home, none that the backup did not list. A lake (FLYWHEEL_WAREHOUSE) is
+    only, each inside the home, none that the backup did not list. What FLYWHEEL_WAREHOUSE names is
     filled from it, whose database must be new, and an object store (FLYWHEEL_STORE) gets the
     outputs that it lacks: so a home moves there.
     """

@@ -96,9 +96,9 @@ EXIT_CODES = {
     "components.receive.serve.PortError": 1,
     "components.release.release_state.RollbackError": 1,
     "components.serve.response_id.ResponseKeyError": 2,
-    "components.store.lake.LakeError": 2,
-    "components.store.lake.WarehouseConflictError": 1,
-    "components.store.moved_tables.MovedTablesError": 2,
+    "components.store.warehouse_port.WarehouseError": 2,
+    "components.store.warehouse_port.WarehouseConflictError": 1,
+    "components.extensions.machines.moved_tables.MovedTablesError": 2,
     "components.extensions.machines.object_store.DamagedObjectError": 1,
     "components.extensions.machines.object_store.StoreError": 1,
     "components.store.warehouse.CheckFailedError": 2,
@@ -262,7 +262,7 @@ def open_warehouse(memory: str | None = None) -> "Generator[Connection]":
 
 @contextmanager
 def open_telemetry() -> "Generator[Connection]":
-    """Open the warehouse, or the lake, for what was collected, as ``open_warehouse`` does."""
+    """Open the warehouse for what was collected, as ``open_warehouse`` does."""
     from components.store import warehouse
 
     place, memory = settings.load().tables, warehouse.COLLECTING

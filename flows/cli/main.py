@@ -371,7 +371,7 @@ def may_make_home(home: settings.Settings, words: Sequence[str]) -> bool:
 
     Any does on a machine that is one of several: what it works on is elsewhere.
     """
-    is_one_of_several = (home.elsewhere, home.lake, home.store) != (None, None, None)
+    is_one_of_several = (home.elsewhere, home.shared_warehouse, home.store) != (None, None, None)
     names = {" ".join(words[:1]), " ".join(words[:2])}
     is_making = not MAKING_HOME.isdisjoint(names) and OF_A_GATEWAY.isdisjoint(names)
     ends_something = "--remove" in sys.argv

@@ -15,9 +15,9 @@ from components.evaluate.engines import protocol
 from components.extensions.machines import object_store, shared_spool
 from components.extensions.machines.object_store import StoreError
 from components.register import registry
-from components.store import archived_files, lake_upkeep, warehouse
-from components.store.lake import LakeError
+from components.store import archived_files, warehouse
 from components.store.lock import WarehouseBusyError
+from components.store.warehouse_port import WarehouseError
 from flows import deployments, gateway_status, home_workloads, settings, trials, workload_file
 from flows.doctor import checks, probes, server_checks
 from flows.doctor.finding import CheckResult, fine, note, wrong
@@ -27,11 +27,11 @@ from flows.stack import control, health
 
 WAREHOUSE_SECONDS = 3.0  # a check waits no longer for it
 
-LAKE_LATE = timedelta(days=3)  # that a lake's upkeep, once a day, may be late
+UPKEEP_LATE = timedelta(days=3)  # that a shared warehouse's upkeep, once a day, may be late
 
-LAKE_REMEDY = "correct FLYWHEEL_WAREHOUSE, or what the message says (infra/lake.md)"
+SHARED_REMEDY = "correct FLYWHEEL_WAREHOUSE, or what the message says (infra/lake.md)"
 
-LAKE_PLACES = ("lake", archived_files.ROOT)  # in the object store
+WAREHOUSE_PLACES = ("lake", archived_files.ROOT)  # in the object store
 
 FILE_REMEDY = (
     "what the message says; upgrade this package if a newer release wrote it; `flywheel restore` a "
@@ -59,7 +59,7 @@ def diagnose(
     yield from checks.check_variables(settings.unknown_variables(env))
     yield from check_home(home)
     yield from check_store(home)
-    tables = [*check_lake(home), *check_warehouse(home)]
+    tables = [*check_shared_warehouse(home), *check_warehouse(home)]
     yield from tables
     yield from check_gateway(home)
     if all(result.level == "fine" for result in tables):
@@ -74,7 +74,7 @@ def diagnose(
         plain[home.serve_port] = "the gateway"
     sockets = probes.listening_sockets()
     yield from server_checks.check_listening(sockets, {} if home.elsewhere else plain)
-    required = probes.package_requirements(with_lake=home.lake is not None)
+    required = probes.package_requirements(is_shared=home.shared_warehouse is not None)
     installed = probes.installed_versions(required)
     tested = checks.read_pins(probes.CONSTRAINTS.read_text())
     yield from checks.check_versions(required, installed, tested)
@@ -116,25 +116,25 @@ def check_home(home: Settings) -> Iterator[CheckResult]:
     yield from checks.check_files(probes.path_permissions(home.home), probes.home_permissions(home))
 
 
-def check_lake(home: Settings) -> Iterator[CheckResult]:
-    """Check that the home's lake can be opened, if it has one, and that its upkeep runs."""
-    if home.lake is None:
+def check_shared_warehouse(home: Settings) -> Iterator[CheckResult]:
+    """Check that a shared warehouse can be opened, if there is one, and that its upkeep runs."""
+    if home.shared_warehouse is None:
         return
     try:
-        late = lake_upkeep.is_due(home.lake, datetime.now(UTC) - LAKE_LATE)
-    except LakeError as error:
-        yield wrong("lake", str(error), LAKE_REMEDY)
+        late = home.shared_warehouse.is_due(datetime.now(UTC) - UPKEEP_LATE)
+    except WarehouseError as error:
+        yield wrong("lake", str(error), SHARED_REMEDY)
         return
     if late:
         remedy = "the flow `maintenance` merges them: `flywheel status` says whether it runs"
-        yield note("lake", f"{home.lake} has files that nobody merges", remedy)
+        yield note("lake", f"{home.shared_warehouse} has files that nobody merges", remedy)
     else:
-        yield fine("lake", str(home.lake))
+        yield fine("lake", str(home.shared_warehouse))
 
 
 def check_warehouse(home: Settings) -> Iterator[CheckResult]:
     """Check that the home's file of DuckDB can be opened, if it has one."""
-    if home.lake is not None or not home.has_warehouse:
+    if home.shared_warehouse is not None or not home.has_warehouse:
         return
     try:
         problem = warehouse.opening_problem(home.warehouse, WAREHOUSE_SECONDS)
@@ -167,7 +167,7 @@ def check_store(home: Settings) -> Iterator[CheckResult]:
     try:
         home.store.check()
         with object_store.reaching(f"listing the object store {home.store.url}"):
-            places = [*settings.STORED, *(LAKE_PLACES if home.lake else ())]
+            places = [*settings.STORED, *(WAREHOUSE_PLACES if home.shared_warehouse else ())]
             refused = {place: home.store.refused(place) for place in places}
             shipped = [] if "list" in refused["spool"] else shared_spool.listed(home.store)
     except StoreError as error:

@@ -161,9 +161,9 @@ def probe_compute() -> Compute:
     )
 
 
-def package_requirements(*, with_lake: bool) -> list[Requirement]:
-    """Read our package's requirements, and those of its extra ``lake``; of other extras none."""
-    extras = ("", "lake") if with_lake else ("",)
+def package_requirements(*, is_shared: bool) -> list[Requirement]:
+    """Read our package's requirements, and a shared warehouse's extra's; of other extras none."""
+    extras = ("", "lake") if is_shared else ("",)
     listed = [Requirement(line) for line in metadata.requires(PACKAGE) or []]
     return [
         each

@@ -21,14 +21,13 @@ from components.extensions.machines.object_store import ObjectStore
 from components.store import (
     archived_files,
     file_locks,
-    lake_purge,
     manifest,
     output_folders,
     spool,
     warehouse,
 )
-from components.store.lake import GROUPS, Lake
 from components.store.warehouse import Connection
+from components.store.warehouse_port import GROUPS
 from flows import snapshots, sources
 from flows.erasing import erase_servers
 from flows.settings import Settings
@@ -37,11 +36,11 @@ from flows.workload_file import Workload
 
 Report = Callable[[str], None]
 
-BEYOND_LAKE = (
+BEYOND_SHARED = (
     "PostgreSQL's write-ahead log and its archive, standbys, base backups, dumps and server logs",
     "spools of other machines",
 )
-"""What an erasure on a lake can't reach, as the certificate says."""
+"""What an erasure of a shared warehouse can't reach, as the certificate says."""
 
 SPOOL_SECONDS = 30.0  # an erasure waits no longer for a receiver's open segment
 
@@ -51,7 +50,7 @@ class SpoolHeldError(TimeoutError):
 
 
 class OldWarehouseError(FileExistsError):
-    """A DuckDB file that the home had before its lake has rows that would not be erased."""
+    """A DuckDB file from before the shared warehouse has rows that would not be erased."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +86,13 @@ def erase(
     Raises:
         SpoolHeldError: A receiver holds what may be the subject's; nothing was erased yet.
         ArchiveGoneError: A file of retention is missing; nothing was erased yet.
-        OldWarehouseError: The home has a DuckDB file besides a lake; nothing was erased yet.
+        OldWarehouseError: The home has a DuckDB file beside what is shared; nothing was
+            erased yet.
     """
     if erased_copies.has_old_warehouse(home):
         raise OldWarehouseError(
-            f"erasing: {home.warehouse} has the rows from before the lake, which are not erased "
-            "with those of the lake; delete it"
+            f"erasing: {home.warehouse} has the rows from before {home.shared_warehouse}, "
+            "which are not erased with those; delete it"
         )
     with file_locks.held(home.home / erased_copies.BEING_PRUNED, shared=True):
         erased_copies.announce_pruned(home)
@@ -306,33 +306,29 @@ def find_left(home: Settings, erasures: Sequence[Erasure], subject: Subject | No
                 terms,
                 skip=[home.models],
                 opened={home.warehouse, folder / home.warehouse.name},
-                lake_files=home.lake and _lake_files(home.lake, folder),
+                shared_files=home.shared_warehouse and home.shared_warehouse.earlier_files(folder),
                 archived=_archived_files(home, folder / "archived"),
             )
     searched = search_store(home, erasures, searched)
     if home.elsewhere:
         beyond = (f"the databases of {home.prefect_url}", f"and of {home.mlflow_url}")
         searched = replace(searched, passed_over=(*searched.passed_over, *beyond))
-    if home.lake:
-        return replace(searched, passed_over=(*searched.passed_over, *BEYOND_LAKE))
+    if home.shared_warehouse:
+        return replace(searched, passed_over=(*searched.passed_over, *BEYOND_SHARED))
     return leftovers.with_bytes(searched, home.warehouse, terms)
 
 
 @contextmanager
 def _to_be_searched(home: Settings, folder: Path) -> Generator[Connection]:
-    """Open the lake, or a copy of the file: a search takes long, and would hold the file."""
-    if home.lake:
-        with warehouse.connect(home.lake, writes=()) as con:
+    """Open the shared warehouse, or a copy of the file, which a search would hold for long."""
+    if home.shared_warehouse:
+        with warehouse.connect(home.shared_warehouse, writes=()) as con:
             yield con
         return
     copy = folder / home.warehouse.name
     home_archive.copy_warehouse(home.warehouse, copy, home.home)
     with warehouse.connect(copy) as con:
         yield con
-
-
-def _lake_files(place: Lake, folder: Path) -> tuple[Path, Iterable[NamedFile]]:
-    return Path(place.data), lake_purge.earlier_files(place, folder)
 
 
 def _archived_files(home: Settings, copy: Path) -> Iterator[NamedFile]:

@@ -67,7 +67,7 @@ def up(
         StoreError: The home's object store can't be shared with other machines.
         WarehouseVersionError: A newer release wrote the warehouse, or a version 0.x; nothing was
             started.
-        LakeError: The lake can't be opened, or has the tables of the home's file; as above.
+        WarehouseError: A shared one can't be opened, or has the tables of the home's file.
     """
     if settings.elsewhere:
         raise StackError(

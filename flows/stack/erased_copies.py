@@ -53,7 +53,7 @@ def follow(home: Settings) -> None:
         return
     enter(home)
     # On a lake it may wait for a curation.
-    known = set[str]() if home.lake else forget(home)
+    known = set[str]() if home.shared_warehouse else forget(home)
     threading.Thread(
         target=forget_until, args=(home, known, threading.Event()), daemon=True
     ).start()
@@ -168,7 +168,7 @@ def forget(home: Settings, known: Set[str] = frozenset()) -> set[str]:
                 if is_new:
                     with output_folders.while_none_finishes(home.scorecards):
                         delete.forget_verdicts(outputs)
-                    if home.lake:
+                    if home.shared_warehouse:
                         forget_judgements(home)
                         forget_archived(home)
             if has_old_warehouse(home):
@@ -213,7 +213,7 @@ def _read_erased(store: ObjectStore, name: str) -> list[Output] | None:
 
 def has_old_warehouse(home: Settings) -> bool:
     """Return whether a home whose warehouse is a lake has a DuckDB file from before it."""
-    return home.lake is not None and home.warehouse.exists()
+    return home.shared_warehouse is not None and home.warehouse.exists()
 
 
 def forget_judgements(home: Settings) -> None:

@@ -77,7 +77,7 @@ async def _serve(
     receiver: bool,
     ready: Callable[[str], None],
 ) -> None:
-    current, places = Current(), ServePlaces(home.home, is_shared=home.lake is not None)
+    current, places = Current(), ServePlaces(home.home, is_shared=home.shared_warehouse is not None)
     address = RegistryAddress(*(os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in MLFLOW))
     made = trials.of_gateway(home)
     async with following(options, places, address, current, home.store, made) as follower:

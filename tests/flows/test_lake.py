@@ -13,9 +13,9 @@ import pytest
 from components.collect.source import Input
 from components.curate.settings import Rules
 from components.dataset.freeze_snapshot import Snapshot
+from components.extensions.machines.lake_warehouse import Lake
 from components.schema import Json
 from components.store import warehouse
-from components.store.lake import Lake
 from flows import settings, snapshots, sources, workload_file
 from flows.doctor import diagnosis
 from flows.settings import Settings, SettingsError
@@ -95,7 +95,7 @@ def _collect_in_two_homes(tmp_path: Path, common: dict[str, str]) -> None:
 
 def home_at(folder: Path, place: Lake | None) -> Settings:
     folder.mkdir()
-    return replace(Settings(folder, 4200, 5000), lake=place)
+    return replace(Settings(folder, 4200, 5000), shared_warehouse=place)
 
 
 def workload_of(home: Settings, name: str) -> Workload:
@@ -215,10 +215,12 @@ def test_two_curations_beside_two_loaders_and_a_killed_one_are_those_made_alone(
 @pytest.mark.lake
 def test_the_doctor_opens_the_lake_and_says_what_keeps_it_shut(tmp_path: Path):
     good = home_at(tmp_path / "good", lakes.new(tmp_path / "lake"))
-    assert [result.state for result in diagnosis.check_lake(good)] == [str(good.lake)]
+    assert [result.state for result in diagnosis.check_shared_warehouse(good)] == [
+        str(good.shared_warehouse)
+    ]
     gone = Lake("postgres://ann:geheim@127.0.0.1:1/gone", str(tmp_path / "gone"))
-    (result,) = diagnosis.check_lake(home_at(tmp_path / "bad", gone))
+    (result,) = diagnosis.check_shared_warehouse(home_at(tmp_path / "bad", gone))
     assert result.level == "wrong"
     assert "postgres://127.0.0.1:1/gone" in result.state
     assert "geheim" not in result.state
-    assert [*diagnosis.check_lake(home_at(tmp_path / "file", None))] == []
+    assert [*diagnosis.check_shared_warehouse(home_at(tmp_path / "file", None))] == []

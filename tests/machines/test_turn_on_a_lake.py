@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from components.extensions.machines.lake_warehouse import Lake
 from components.extensions.machines.object_store import ObjectStore
 from components.store import warehouse
-from components.store.lake import Lake
 from tests.support import buckets, lakes, machines, small_workload, terminal
 from tests.support.machines import Machines
 

@@ -8,7 +8,8 @@ from typing import cast
 import pytest
 import yaml
 
-from components.store import lake_connection, lake_schema, warehouse
+from components.extensions.machines import lake_schema
+from components.store import warehouse, warehouse_port
 from components.store.warehouse import Connection, Value
 from tests.support import warehouses
 
@@ -102,7 +103,7 @@ def relax(con: Connection, tables: Iterable[str]) -> None:
             sql = f'alter table {table} alter column "{column}" drop not null'
             is_scratch = table.startswith("staging.")
             if (
-                lake_connection.is_lake(con)
+                warehouse_port.shared(con) is not None
                 and not is_scratch
                 and not lake_schema.is_in_lake(table)
             ):

@@ -15,7 +15,7 @@ from components.curate.curate_workload import CurationTally
 from components.curate.settings import Rules
 from components.dataset import freeze_snapshot
 from components.dataset.snapshot_figures import Snapshot
-from components.store import lake_connection, warehouse, working_copy
+from components.store import warehouse, warehouse_port, working_copy
 from components.store.warehouse import Connection
 from tests.support import warehouses
 
@@ -38,7 +38,7 @@ def freeze(
 
 @contextmanager
 def _writable(con: Connection, workload_id: str) -> Generator[Connection]:
-    if not lake_connection.is_lake(con):
+    if warehouse_port.shared(con) is None:
         yield con
         return
     place = warehouses.lake_of(con)

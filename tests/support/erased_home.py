@@ -17,6 +17,7 @@ from components.curate.settings import Rules
 from components.dataset import freeze_snapshot
 from components.dataset.snapshot_figures import Snapshot
 from components.evaluate.task_metrics import CALL_METRICS
+from components.extensions.machines.lake_warehouse import Lake
 from components.gate import evidence_folder
 from components.gate.evidence_folder import EvidenceSubject
 from components.gate.judgement import Judgement
@@ -25,7 +26,6 @@ from components.gate.report import write_report as report
 from components.schema import Json
 from components.scorecard import HOLDOUT, Sample
 from components.store import ledger, manifest, warehouse, working_copy
-from components.store.lake import Lake
 from flows.settings import Settings
 from tests.support import logs, once, warehouses
 
@@ -90,7 +90,7 @@ def vote(person: str, number: int, about: str) -> dict[str, Json]:
 
 def build(home: Path, lake: Lake | None = None) -> House:
     """Collect, curate and freeze; then write an adapter, a scorecard and evidence."""
-    settings = Settings(home, 4200, 5000, lake=lake)
+    settings = Settings(home, 4200, 5000, shared_warehouse=lake)
     sources = home.parent / "sources"
     sources.mkdir(parents=True, exist_ok=True)
     lines = [line(person, n) for n in range(EACH) for person in PEOPLE]
@@ -124,7 +124,7 @@ def move(built: House, home: Path, lake: Lake | None = None) -> House:
         return home.parent / path.relative_to(old.parent)
 
     return House(
-        Settings(home, 4200, 5000, lake=lake),
+        Settings(home, 4200, 5000, shared_warehouse=lake),
         moved(built.log),
         moved(built.votes),
         replace(built.frozen, path=moved(built.frozen.path)),
@@ -136,7 +136,7 @@ def move(built: House, home: Path, lake: Lake | None = None) -> House:
 
 def collect(settings: Settings, log: Path, votes: Path) -> Snapshot:
     """Load both files, curate and freeze."""
-    if settings.lake:
+    if settings.shared_warehouse:
         return _collect_into_lake(settings, log, votes)
     with warehouse.connect(settings.warehouse) as con:
         logs.load(con, log, now=logs.NOW)

@@ -18,8 +18,9 @@ from typing import Any
 
 import httpx
 
-from components.store import lake, lake_connection, warehouse
-from components.store.lake import Lake
+from components.extensions.machines import lake, lake_connection
+from components.extensions.machines.lake_warehouse import Lake
+from components.store import warehouse
 
 HOST = "127.0.0.1"
 IS_ROOT = os.geteuid() == 0  # PostgreSQL refuses to run as root

@@ -12,9 +12,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from components.store import lake, warehouse
-from components.store.lake import Lake
-from components.store.warehouse import Connection, Location
+from components.extensions.machines.lake_warehouse import Lake
+from components.store import warehouse, warehouse_port
+from components.store.warehouse import Connection
 from tests.support import lakes, once
 
 NAME = "warehouse.duckdb"
@@ -26,17 +26,17 @@ def only_a_file(reason: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(ON_LAKE, reason=reason)
 
 
-def location(path: Path) -> Location:
+def location(path: Path) -> Path | Lake:
     """Return the file at a path, or the lake that stands for it."""
     return lakes.new(path) if ON_LAKE else path
 
 
 @contextmanager
-def connect(path: Location) -> Generator[Connection]:
+def connect(path: Path | Lake) -> Generator[Connection]:
     """Open a warehouse; one that is missing begins as a copy of an empty one."""
-    place = path if isinstance(path, Lake) else location(path)
-    if isinstance(place, Lake):
-        with warehouse.connect(place, writes=lake.GROUPS) as con:
+    place = location(path) if isinstance(path, Path) else path
+    if not isinstance(place, Path):
+        with warehouse.connect(place, writes=warehouse_port.GROUPS) as con:
             _lakes[id(con)] = place
             try:
                 yield con

@@ -17,11 +17,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from components.collect.source import Input
+from components.extensions.machines import lake_schema
+from components.extensions.machines.lake_warehouse import Lake
 from components.extensions.machines.object_store import ObjectStore
 from components.home_archive import BackupError
 from components.release import champion_files
 from components.store import file_locks, spool, warehouse
-from components.store.lake import Lake
 from flows import home_backup, sources
 from flows.cli.main import app
 from flows.settings import Settings
@@ -496,7 +497,7 @@ def contents(place: Lake) -> dict[str, Any]:
     with warehouse.connect(place, writes=()) as con:
         return {
             table.full_name: con.execute(f"from {table.full_name} order by all").fetchall()
-            for table in warehouse.schema().tables
+            for table in lake_schema.schema().tables
         }
 
 
@@ -507,7 +508,7 @@ def load_files(place: Lake, paths: list[Path]) -> None:
 @pytest.mark.lake
 def test_a_lake_is_backed_up_while_others_load_and_restored_into_a_new_one(tmp_path: Path) -> None:
     place = lakes.new(tmp_path / "lake")
-    home = replace(Settings(tmp_path / "home", 4200, 5000), lake=place)
+    home = replace(Settings(tmp_path / "home", 4200, 5000), shared_warehouse=place)
     (home.home / "snapshots").mkdir(parents=True)
     (home.home / "snapshots/any").write_text("any")
     paths = [
@@ -526,7 +527,7 @@ def test_a_lake_is_backed_up_while_others_load_and_restored_into_a_new_one(tmp_p
     assert not home.home.exists()
 
     new = Lake(lakes.database("restored"), str(home.home / "lake"))
-    restored = replace(home, lake=new)
+    restored = replace(home, shared_warehouse=new)
     home_backup.restore(restored, archive, sha256=None, advance=lambda _: None)
     assert (home.home / "snapshots/any").exists()
     assert not [*home.home.glob("warehouse.duckdb*")]

@@ -28,11 +28,13 @@ from components.collect import retention
 from components.collect.source import Input
 from components.erase.certificate import Certificate
 from components.erase.subject import Subject
+from components.extensions.machines import lake, lake_purge
+from components.extensions.machines.lake_warehouse import Lake
 from components.schema import Json
-from components.store import lake, lake_purge, warehouse
-from components.store.lake import Lake, LakeError
+from components.store import warehouse
 from components.store.lock import WarehouseBusyError
 from components.store.warehouse import Connection
+from components.store.warehouse_port import WarehouseError
 from flows import settings, snapshots, sources
 from flows.cli.main import app
 from flows.erasing import erase
@@ -58,9 +60,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> House:
 @pytest.fixture
 def house(built: House, tmp_path: Path) -> House:
     """A house of the test's own, and its lake."""
-    assert built.settings.lake is not None
+    assert built.settings.shared_warehouse is not None
     return erased_home.move(
-        built, tmp_path / "home", lakes.copy(built.settings.lake, tmp_path / "lake")
+        built, tmp_path / "home", lakes.copy(built.settings.shared_warehouse, tmp_path / "lake")
     )
 
 
@@ -121,7 +123,7 @@ def in_cluster(place: Lake, words: tuple[str, ...]) -> list[str]:
 
 def everywhere(house: House, words: tuple[str, ...] = WORDS) -> dict[str, list[str]]:
     """Where a word stands: in the home, in the lake's files, in a dump, in PostgreSQL's pages."""
-    place = house.settings.lake
+    place = house.settings.shared_warehouse
     assert place is not None
     places = {
         "home": in_folder(house.settings.home, words),
@@ -339,7 +341,7 @@ def _leave_of_killed_load(key: str, bucket: str) -> None:
 
 
 def test_who_still_sees_deleted_rows_is_waited_for_and_named(house: House):
-    place = house.settings.lake
+    place = house.settings.shared_warehouse
     assert place is not None
     with place.session() as reader:
         reader.execute("begin isolation level repeatable read")
@@ -363,7 +365,9 @@ def test_who_does_not_own_the_database_is_told(tmp_path: Path):
     )
     lakes.execute(f"grant usage on schema raw, curated, {lake.CATALOG} to guest", name)
     guest = replace(empty, url=empty.url.replace("postgres@", "guest@"))
-    with pytest.raises(LakeError, match=r"pg_statistic.* expected a user that owns the database"):
+    with pytest.raises(
+        WarehouseError, match=r"pg_statistic.* expected a user that owns the database"
+    ):
         lake_purge.purge(guest)
     lakes.execute(f"alter database {name} owner to guest")
     lake_purge.purge(guest)
@@ -382,10 +386,10 @@ KILLS = (
     "components.erase.delete._delete_matched",
     "components.erase.delete.clear_files",
     "flows.stack.erased_copies.forget_judgements",
-    "components.store.lake_purge.purge",
-    "components.store.lake_purge._delete_strays",
-    "components.store.lake_purge._vacuum",
-    "components.store.lake_purge.earlier_files",
+    "components.extensions.machines.lake_purge.purge",
+    "components.extensions.machines.lake_purge._delete_strays",
+    "components.extensions.machines.lake_purge._vacuum",
+    "components.extensions.machines.lake_purge.earlier_files",
     "components.erase.certificate.write",
     "components.erase.tombstones.finish_erasure",
 )
@@ -416,7 +420,7 @@ def kill_erasure(home: Settings, at: str) -> None:
 
 
 def test_what_a_killed_erasure_leaves_beside_the_rows_is_found(house: House):
-    kill_erasure(house.settings, "components.store.lake_purge.purge")
+    kill_erasure(house.settings, "components.extensions.machines.lake_purge.purge")
     assert ANN not in str(house.raw())
     searched = erase.verify_erasure(house.settings, subject=Subject(ANN), certificate_path=None)
     assert {left.kind for left in searched.left} == {"freed bytes"}
@@ -456,7 +460,7 @@ def test_an_erasure_that_is_killed_anywhere_is_finished_by_the_next_one(house: H
 def test_rows_that_are_loaded_since_a_lock_was_cut_are_erased_with_the_others(
     house: House, at: str
 ):
-    place = house.settings.lake
+    place = house.settings.shared_warehouse
     assert place is not None
     more = logs.write(house.log.with_name("more.jsonl"), [erased_home.line(ANN, 70)])
     other = Thread(target=load_again, args=(house.settings, [more]))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from components.store.lake import Lake
+from components.extensions.machines.lake_warehouse import Lake
 from flows.settings import Settings
 from tests.components.models.conftest import make, snapshot, tiny_base
 from tests.support import forking, mlflow_stores, tiny, warehouses
@@ -70,7 +70,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
     place = warehouses.location(tmp_path / "home" / "lake")
     monkeypatch.setenv("FLYWHEEL_WAREHOUSE", place.url if isinstance(place, Lake) else "")
-    home = Settings(tmp_path / "home", 4200, 5000, lake=place if isinstance(place, Lake) else None)
-    if home.lake is None:
+    home = Settings(
+        tmp_path / "home", 4200, 5000, shared_warehouse=place if isinstance(place, Lake) else None
+    )
+    if home.shared_warehouse is None:
         warehouses.create(home.warehouse)
     return home

@@ -7,14 +7,15 @@ from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
-from components.store.lake import Group, Lake, WarehouseConflictError, psycopg
+from components.extensions.machines.lake import LakeAddress, psycopg
 from components.store.lock import NOTICE_SECONDS, WarehouseBusyError
+from components.store.warehouse_port import Group, WarehouseConflictError
 
 _sessions = threading.local()
 
 
 @contextmanager
-def locked(lake: Lake, names: Sequence[str], wait_seconds: float) -> Generator[None]:
+def locked(lake: LakeAddress, names: Sequence[str], wait_seconds: float) -> Generator[None]:
     """Hold advisory locks; those that this thread holds already are not taken twice.
 
     Raise ``WarehouseBusyError`` if another process still held one after ``wait_seconds``, and
@@ -38,7 +39,7 @@ def locked(lake: Lake, names: Sequence[str], wait_seconds: float) -> Generator[N
                 session.execute("select pg_advisory_unlock_all()")
 
 
-def alone(lake: Lake, doing: str, wait_seconds: float) -> AbstractContextManager[None]:
+def alone(lake: LakeAddress, doing: str, wait_seconds: float) -> AbstractContextManager[None]:
     """Let one process of all machines do something at a time.
 
     Raises:
@@ -47,7 +48,7 @@ def alone(lake: Lake, doing: str, wait_seconds: float) -> AbstractContextManager
     return locked(lake, [doing], wait_seconds)
 
 
-def require_locks(lake: Lake, groups: Sequence[Group]) -> None:
+def require_locks(lake: LakeAddress, groups: Sequence[Group]) -> None:
     """Check that this thread still holds the locks of the groups, for what can't change a gate.
 
     Raises:
@@ -63,7 +64,7 @@ def require_locks(lake: Lake, groups: Sequence[Group]) -> None:
             ) from error
 
 
-def patiently(lake: Lake, session: Any, sql: str, wait_seconds: float) -> None:  # noqa: ANN401
+def patiently(lake: LakeAddress, session: Any, sql: str, wait_seconds: float) -> None:  # noqa: ANN401
     """Run a statement that nobody may use its table beside.
 
     Raises:
@@ -89,7 +90,7 @@ def _held() -> dict[tuple[str, str], Any]:
     return getattr(_sessions, "held", {})
 
 
-def _lock(lake: Lake, session: Any, name: str, until: float) -> None:  # noqa: ANN401 - as above
+def _lock(lake: LakeAddress, session: Any, name: str, until: float) -> None:  # noqa: ANN401 - as above
     key = f"flywheel {name}"
     is_logged = False
     while True:

@@ -3,21 +3,22 @@
 They follow from the migrations of the DuckDB file; DuckLake has no keys and no checks.
 """
 
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import duckdb
 
-from components.store import lake_locks, transactions
-from components.store.lake import Lake, LakeError
+from components.extensions.machines import lake_locks
+from components.extensions.machines.lake import LakeAddress
+from components.store import transactions, warehouse
+from components.store.warehouse_port import Connection, WarehouseError
 
-Connection: TypeAlias = duckdb.DuckDBPyConnection
-
-Record = TypeVar("Record", bound=Mapping[str, object])
+Record: TypeAlias = Mapping[str, Any]
 
 KEYS: dict[str, tuple[str, ...]] = {
     "curated.clients": ("workload_id", "client_id"),
@@ -67,12 +68,6 @@ POSTGRES_TYPES = {
 }
 
 OWNER_ROW = 0  # number of the row of ``raw.migrations`` that says that a lake is being filled
-TOO_OLD = (
-    "was made by a version 0.x of Flywheel, and this one opens none of those; go on with the "
-    "release that made it, or collect the same logs again in a new home: set FLYWHEEL_HOME to a "
-    "new folder"
-)
-
 SCHEMA_SECONDS = 60.0  # how long a lake's first opening waits for another machine's
 
 ADDITIONS = re.compile(
@@ -140,8 +135,23 @@ def is_in_lake(table: str) -> bool:
     return table in KEYS or table in WITHOUT_KEY
 
 
-def distinct(table: str, records: Sequence[Record]) -> Sequence[Record]:
-    """Return the records without those whose primary key an earlier one has."""
+def insertable(table: str, records: Sequence[Record]) -> tuple[Sequence[Record], str, bool]:
+    """Return records for a table, a join without those that it has, whether it ignores them."""
+    if not is_in_lake(table):
+        records = [
+            {k: storable(v) if isinstance(v, str) else v for k, v in record.items()}
+            for record in records
+        ]
+    join = f" anti join {table} using ({', '.join(KEYS[table])})" if table in KEYS else ""
+    return _distinct(table, records), join, table in schema().keys_of_book
+
+
+def storable(text: str) -> str:
+    """Return a text as PostgreSQL stores it, which has no character 0."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _distinct(table: str, records: Sequence[Record]) -> Sequence[Record]:
     if table not in KEYS:
         return records
     first: dict[tuple[object, ...], Record] = {}
@@ -150,15 +160,18 @@ def distinct(table: str, records: Sequence[Record]) -> Sequence[Record]:
     return [*first.values()]
 
 
-def unknown(table: str) -> str:
-    """Return the join that leaves out rows whose primary key is in the table already."""
-    return f" anti join {table} using ({', '.join(KEYS[table])})" if table in KEYS else ""
-
-
 def only_adds(sql: str) -> bool:
     """Return whether a migration only adds tables, views, and columns that are null in old rows."""
     texts = [re.sub("--.*", "", each.query).lower() for each in duckdb.extract_statements(sql)]
     return all(ADDITIONS.match(" ".join(text.split())) for text in texts)
+
+
+@functools.cache
+def schema() -> Schema:
+    """Return the schema that the migrations make."""
+    files = warehouse.sql_files(warehouse.sql_folder("migrations"))
+    moving = [int(file.name[:4]) for file in files if not only_adds(file.read_text())]
+    return schema_of(warehouse.prepare, frozenset(moving))
 
 
 def schema_of(prepare: Callable[[Connection], None], moving: frozenset[int]) -> Schema:
@@ -217,20 +230,22 @@ def _read_tables(con: Connection) -> list[Table]:
     ]
 
 
-def migrate(con: Connection, lake: Lake, schema: Schema, *, filling: bool) -> None:
+def migrate(con: Connection, lake: LakeAddress, schema: Schema, *, filling: bool) -> None:
     """Create what the lake lacks of the schema: tables and columns.
 
     Raises:
-        LakeError: A newer Flywheel wrote the lake, or a version 0.x, or an older one and a
+        WarehouseError: A newer Flywheel wrote the lake, or a version 0.x, or an older one and a
             migration since then does more than that; nothing is changed. Or a restore has not
             filled it yet, unless ``filling``.
     """
     applied = _applied(con)
     state = applied.pop(OWNER_ROW, None)
     if applied and min(applied) < min(schema.migrations):
-        raise LakeError(f"{lake} {TOO_OLD}, and FLYWHEEL_WAREHOUSE to a new database")
+        raise WarehouseError(
+            f"{lake} {warehouse.TOO_OLD}, and FLYWHEEL_WAREHOUSE to a new database"
+        )
     if state is not None and not filling:
-        raise LakeError(
+        raise WarehouseError(
             f"{lake} is {state} by `flywheel restore`; if that was killed, drop the database and "
             "its files, and restore again into an empty home"
         )
@@ -239,13 +254,13 @@ def migrate(con: Connection, lake: Lake, schema: Schema, *, filling: bool) -> No
     with lake_locks.alone(lake, "schema", SCHEMA_SECONDS):
         applied = _applied(con).keys() - {OWNER_ROW}
         if unknown := applied - schema.migrations.keys():
-            raise LakeError(
+            raise WarehouseError(
                 f"{lake} has migrations {unknown} that this Flywheel does not know: a newer "
                 "release wrote it; install that release on this machine, too"
             )
         if applied and (missing := sorted(schema.moving - applied)):
             names = ", ".join(schema.migrations[number] for number in missing)
-            raise LakeError(
+            raise WarehouseError(
                 f"{lake} was written by an older Flywheel, since when {names} changed rows, which "
                 "is done to a file only: run `flywheel backup` with that Flywheel, and `flywheel "
                 "restore` with this one, into a new database"
@@ -287,7 +302,7 @@ def _lake_column(column: Column) -> str:
     return f'"{column.name}" {column.type}{null}'
 
 
-def _create_book(lake: Lake, schema: Schema, applied: AbstractSet[int]) -> None:
+def _create_book(lake: LakeAddress, schema: Schema, applied: AbstractSet[int]) -> None:
     with lake.session() as session, session.transaction(), session.cursor() as cursor:
         cursor.execute("create schema if not exists raw")
         cursor.execute("create schema if not exists curated")
@@ -327,6 +342,8 @@ def _book_column(table: Table, column: Column) -> str:
     array = "[]" if column.type.endswith("[]") else ""
     name = POSTGRES_TYPES.get(column.type.removesuffix("[]"))
     if name is None:
-        raise LakeError(f"{table.full_name}.{column.name}: PostgreSQL has no type {column.type}")
+        raise WarehouseError(
+            f"{table.full_name}.{column.name}: PostgreSQL has no type {column.type}"
+        )
     null = "" if column.is_nullable else " not null"
     return f'"{column.name}" {name}{array}{null}'

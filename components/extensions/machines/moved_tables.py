@@ -4,16 +4,20 @@ Each table is compared afterwards. The files of retention go with the tables whe
 elsewhere then, in the home or in a lake's bucket.
 """
 
-import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from components.store import archived_files, lake_connection, lock, transactions, warehouse
-from components.store.lake import GROUPS, Group, Lake, quoted
-from components.store.lake_schema import OWNER_ROW, Table
-from components.store.warehouse import Connection
+from components.extensions.machines import lake_connection, lake_schema
+from components.extensions.machines.lake import quoted
+from components.extensions.machines.lake_schema import OWNER_ROW, Table
+from components.store import archived_files, lock, transactions, warehouse
+from components.store.warehouse_port import GROUPS, Connection, Group
+
+if TYPE_CHECKING:
+    from components.extensions.machines.lake_warehouse import Lake
 
 FILE = "home"  # the name under which the DuckDB file is attached
 
@@ -53,24 +57,13 @@ class _Archives:
         }
 
 
-def copy_file(file: Path, to: Path, wait_seconds: float) -> None:
-    """Copy a DuckDB file while no other process can open it.
-
-    Raises:
-        WarehouseBusyError: Another process held it for longer than ``wait_seconds``.
-    """
-    with warehouse.connect(file, wait_seconds) as con:
-        con.execute("checkpoint")
-        shutil.copyfile(file, to)
-
-
-def is_new(lake: Lake) -> bool:
+def is_new(lake: "Lake") -> bool:
     """Return whether nobody has opened a lake yet, so that its database has no tables."""
     with lake.session() as session:
         return session.execute("select to_regclass('raw.migrations')").fetchall() == [(None,)]
 
 
-def fill(file: Path, target: Lake, report: Callable[[str], None], wait_seconds: float) -> None:
+def fill(file: Path, target: "Lake", report: Callable[[str], None], wait_seconds: float) -> None:
     """Copy all tables of a file into a new lake, which nobody else can open before all are there.
 
     The files of retention are copied to the lake's object store, if it has one.
@@ -96,7 +89,7 @@ def fill(file: Path, target: Lake, report: Callable[[str], None], wait_seconds: 
         archives = _Archives(_folder(file), target.archive) if target.archive else None
         if archives:
             archives.move(con, f"{FILE}.{ARCHIVED}")
-        for table in warehouse.schema().tables:
+        for table in lake_schema.schema().tables:
             with warehouse.transaction(con, _group(table)):
                 renamed = archives.renamed(table) if archives else {}
                 _copy(con, table, f"{FILE}.{table.full_name}", _in_lake(table), renamed)
@@ -104,7 +97,7 @@ def fill(file: Path, target: Lake, report: Callable[[str], None], wait_seconds: 
     _set_owner(target, None)
 
 
-def save_to_file(source: Lake, file: Path, home: Path, wait_seconds: float) -> None:
+def save_to_file(source: "Lake", file: Path, home: Path, wait_seconds: float) -> None:
     """Copy all tables of a lake into a new file, as they are at one moment; nobody waits longer.
 
     The files of retention in its object store are copied beside the file, which names them as
@@ -132,7 +125,7 @@ def save_to_file(source: Lake, file: Path, home: Path, wait_seconds: float) -> N
                     con.execute(f"from {gate}").fetchall()
             if archives:
                 archives.move(con, f"lake.{ARCHIVED}", _folder(file))
-            for table in warehouse.schema().tables:
+            for table in lake_schema.schema().tables:
                 renamed = archives.renamed(table) if archives else {}
                 _copy(con, table, _in_lake(table), f"{FILE}.{table.full_name}", renamed)
         con.execute(f"checkpoint {FILE}")
@@ -167,7 +160,7 @@ def _content(
     return int(rows), int(hashes)
 
 
-def _set_owner(lake: Lake, text: str | None) -> None:
+def _set_owner(lake: "Lake", text: str | None) -> None:
     """Keep others from opening a lake, and say why; ``None`` lets them."""
     with lake.session() as session, session.transaction():
         session.execute("delete from raw.migrations where number = %s", (OWNER_ROW,))

@@ -21,19 +21,19 @@ import pytest
 
 from components.collect import small_files
 from components.collect.source import Input
-from components.schema import Json
-from components.store import (
+from components.extensions.machines import (
     lake,
     lake_connection,
     lake_locks,
     lake_schema,
     lake_upkeep,
-    warehouse,
-    working_copy,
 )
-from components.store.lake import Lake, LakeError, WarehouseConflictError
+from components.extensions.machines.lake_warehouse import Lake
+from components.schema import Json
+from components.store import warehouse, warehouse_port, working_copy
 from components.store.lock import WarehouseBusyError
 from components.store.warehouse import Connection, DiskFullError
+from components.store.warehouse_port import WarehouseConflictError, WarehouseError
 from flows import sources
 from tests.support import forking, lakes, logs, small_disk, warehouses
 
@@ -369,7 +369,7 @@ def test_limits_of_an_administrator_on_sessions_and_statements_end_no_load(place
 def test_a_server_that_can_only_be_read_is_not_opened(place: Lake):
     """As a standby, to which an address of several hosts leads after a failover."""
     lakes.execute(f"alter database {name_of(place)} set default_transaction_read_only = on")
-    refused = pytest.raises(LakeError, match=r"connecting to the lake .* read-only")
+    refused = pytest.raises(WarehouseError, match=r"connecting to the lake .* read-only")
     with refused, warehouse.connect(place, writes=()):
         pass
 
@@ -381,13 +381,15 @@ def test_what_a_user_may_not_do_is_named(place: Lake):
         lakes.execute(f"grant usage on schema {schema} to reader", name_of(place))
         lakes.execute(f"grant select on all tables in schema {schema} to reader", name_of(place))
     reader = replace(place, url=place.url.replace("postgres@", "reader@"))
-    for group in lake.GROUPS:
-        refused = pytest.raises(LakeError, match=r"postgres://.*: permission denied for .*owns")
+    for group in warehouse_port.GROUPS:
+        refused = pytest.raises(
+            WarehouseError, match=r"postgres://.*: permission denied for .*owns"
+        )
         with refused, warehouse.connect(reader, writes=[group]) as con:
             write_nothing(con, group)
 
 
-def write_nothing(con: Connection, group: lake.Group) -> None:
+def write_nothing(con: Connection, group: warehouse_port.Group) -> None:
     with warehouse.transaction(con, group):
         pass
 
@@ -396,7 +398,9 @@ def write_nothing(con: Connection, group: lake.Group) -> None:
 def test_a_server_that_accepts_and_never_answers_is_named():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        unanswered = pytest.raises(LakeError, match=f"connecting to .*127.0.0.1:{port}.*timeout")
+        unanswered = pytest.raises(
+            WarehouseError, match=f"connecting to .*127.0.0.1:{port}.*timeout"
+        )
         with unanswered, Lake(f"postgres://ann@127.0.0.1:{port}/db", "").session():
             pass
 
@@ -433,7 +437,10 @@ def test_a_lake_that_could_not_be_opened_once_can_be_later(place: Lake):
     with warehouse.connect(opener, writes=()):
         pass  # so that the first attempt does not take longer than the other ones
     lakes.execute("alter role opener nosuperuser connection limit 1")
-    with pytest.raises(LakeError, match="too many connections"), warehouse.connect(opener):
+    with (
+        pytest.raises(WarehouseError, match="too many connections"),
+        warehouse.connect(opener),
+    ):
         pass
     lakes.execute("alter role opener superuser")
     with warehouse.connect(opener, writes=()) as con:
@@ -544,7 +551,7 @@ def test_keys_hold_in_the_lake_and_in_the_book(place: Lake):
 @on_postgres
 def test_a_group_that_is_not_locked_can_not_be_written(place: Lake):
     with warehouse.connect(place, writes=["book"]) as con:
-        refused = pytest.raises(LakeError, match="opened to write 'book'")
+        refused = pytest.raises(WarehouseError, match="opened to write 'book'")
         with refused, warehouse.transaction(con, "raw"):
             pass
         refused = pytest.raises(duckdb.Error, match="single transaction can only write")
@@ -556,7 +563,7 @@ def test_a_group_that_is_not_locked_can_not_be_written(place: Lake):
 def test_a_lake_whose_gate_lost_its_row_is_not_written(place: Lake):
     with warehouse.connect(place, writes=["raw"]) as con:
         con.execute("delete from lake.raw.gate")
-        refused = pytest.raises(LakeError, match="gate has 0 rows")
+        refused = pytest.raises(WarehouseError, match="gate has 0 rows")
         with refused, warehouse.transaction(con, "raw"):
             pass
 
@@ -564,7 +571,10 @@ def test_a_lake_whose_gate_lost_its_row_is_not_written(place: Lake):
 @on_postgres
 def test_a_lake_of_a_newer_release_is_refused(place: Lake):
     lakes.execute("insert into raw.migrations values (9999, 'x')", name_of(place))
-    with pytest.raises(LakeError, match="does not know: a newer release"), warehouse.connect(place):
+    with (
+        pytest.raises(WarehouseError, match="does not know: a newer release"),
+        warehouse.connect(place),
+    ):
         pass
 
 
@@ -572,7 +582,10 @@ def test_a_lake_of_a_newer_release_is_refused(place: Lake):
 def test_a_lake_of_version_0_is_refused_and_stays_as_it_is(tmp_path: Path):
     place = Lake(lakes.database("of_version_0"), str(tmp_path / "rows"))
     lakes.execute(warehouses.VERSION_0, "of_version_0")
-    with pytest.raises(LakeError, match=r"version 0\.x.*a new database"), warehouse.connect(place):
+    with (
+        pytest.raises(WarehouseError, match=r"version 0\.x.*a new database"),
+        warehouse.connect(place),
+    ):
         pass
     assert lakes.execute("select count(*) from raw.migrations", "of_version_0") == [(2,)]
 
@@ -599,8 +612,8 @@ def test_a_lake_of_an_older_release_gets_new_tables_but_no_migration_that_change
     place: Lake,
 ):
     names = {9000: "9000_added.sql", 9001: "9001_moved.sql"}
-    newer = replace(warehouse.schema(), migrations=warehouse.schema().migrations | names)
-    refused = pytest.raises(LakeError, match=r"since when 9001_moved\.sql changed rows")
+    newer = replace(lake_schema.schema(), migrations=lake_schema.schema().migrations | names)
+    refused = pytest.raises(WarehouseError, match=r"since when 9001_moved\.sql changed rows")
     with refused, lake_connection.opened(place, replace(newer, moving=frozenset({9001})), (), 10):
         pass
     with lake_connection.opened(place, newer, (), 10) as con:
@@ -612,7 +625,7 @@ def test_a_lake_of_an_older_release_gets_new_tables_but_no_migration_that_change
 @on_postgres
 def test_a_lake_that_cannot_be_reached_is_named_without_its_password():
     place = Lake("postgres://ann:geheim@127.0.0.1:1/gone", "/nowhere")
-    refused = pytest.raises(LakeError, match=r"postgres://127\.0\.0\.1:1/gone")
+    refused = pytest.raises(WarehouseError, match=r"postgres://127\.0\.0\.1:1/gone")
     with refused as caught, warehouse.connect(place):
         pass
     assert "geheim" not in f"{caught.value} {place!r}"
@@ -629,7 +642,9 @@ def test_a_lake_whose_bucket_is_away_is_named_in_one_line(
             monkeypatch.setenv(name, value)
         with warehouse.connect(place, writes=["raw"]) as con:
             logs.load(con, log, now=logs.NOW)
-    away = pytest.raises(LakeError, match=r"files of the lake postgres://.* in s3://rows/lake: ")
+    away = pytest.raises(
+        WarehouseError, match=r"files of the lake postgres://.* in s3://rows/lake: "
+    )
     with away, warehouse.connect(place, writes=()) as con:
         con.execute("from raw.interactions").fetchall()
 
@@ -677,7 +692,7 @@ def test_upkeep_merges_files_and_deletes_old_ones_and_orphans_but_no_row(
     assert len([*Path(place.data).rglob("*.parquet")]) < files
     assert count(place) == before
     assert not lake_upkeep.is_due(place, later)
-    with warehouse.connect(place, writes=lake.GROUPS) as con:
+    with warehouse.connect(place, writes=warehouse_port.GROUPS) as con:
         for group in ("raw", "curated"):
             write_nothing(con, group)
 

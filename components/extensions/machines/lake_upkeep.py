@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
-from components.store import lake_connection, lake_locks, transactions, warehouse
-from components.store.lake import Group, Lake
-from components.store.warehouse import Connection
+from components.extensions.machines import lake_connection, lake_locks
+from components.store import transactions, warehouse
+from components.store.warehouse_port import Connection, Group
+
+if TYPE_CHECKING:
+    from components.extensions.machines.lake_warehouse import Lake
 
 GROUPS: tuple[Group, ...] = ("raw", "curated")
 
@@ -29,7 +33,7 @@ class Upkeep:
     deleted: int
 
 
-def is_due(place: Lake, now: datetime, kept: timedelta = KEPT) -> bool:
+def is_due(place: "Lake", now: datetime, kept: timedelta = KEPT) -> bool:
     """Return whether a lake has states that are twice as old as they need be."""
     sql = "select count(*), min(snapshot_time) from ducklake_snapshots('lake')"
     with warehouse.connect(place, writes=()) as con:
@@ -37,7 +41,7 @@ def is_due(place: Lake, now: datetime, kept: timedelta = KEPT) -> bool:
     return states > 1 and oldest < now - 2 * kept
 
 
-def maintain(place: Lake, now: datetime, kept: timedelta = KEPT) -> Upkeep:
+def maintain(place: "Lake", now: datetime, kept: timedelta = KEPT) -> Upkeep:
     """Merge small files and those with many deleted rows; delete what is older than ``kept``.
 
     Nobody loads or curates meanwhile. A kill leaves files that the next call deletes.
@@ -59,7 +63,7 @@ def maintain(place: Lake, now: datetime, kept: timedelta = KEPT) -> Upkeep:
     return Upkeep(rewritten, forgotten, deleted)
 
 
-def compact(con: Connection, place: Lake, call: str) -> int:
+def compact(con: Connection, place: "Lake", call: str) -> int:
     """Commit a function of DuckLake that writes files anew; return their number.
 
     Raises:

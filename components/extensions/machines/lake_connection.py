@@ -14,13 +14,25 @@ from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import duckdb
 
-from components.store import lake_locks, lake_schema
-from components.store.lake import BOOK, CATALOG, GROUPS, REMEDY, Group, Lake, LakeError, quoted
-from components.store.lake_schema import KEYS, WITHOUT_KEY, Connection, Schema
+from components.extensions.machines import lake_locks, lake_schema
+from components.extensions.machines.lake import CATALOG, REMEDY, LakeAddress, quoted
+from components.extensions.machines.lake_schema import KEYS, WITHOUT_KEY, Schema
+from components.store import warehouse_port
+from components.store.warehouse_port import (
+    BOOK,
+    GROUPS,
+    Connection,
+    Group,
+    WarehouseConflictError,
+    WarehouseError,
+)
+
+if TYPE_CHECKING:
+    from components.extensions.machines.lake_warehouse import Lake
 
 EXTENSIONS = ("ducklake", "postgres_scanner")
 EXTENSION_OF_S3 = "httpfs"
@@ -37,10 +49,8 @@ SEARCH_PATH = ",".join(
     )
 )
 
-ENGINE_ERRORS = (duckdb.Error,)  # for those that do not import DuckDB
-
 _writable: "weakref.WeakKeyDictionary[Connection, Sequence[Group]]" = weakref.WeakKeyDictionary()
-"""The groups that each connection to a lake may write; a connection to a file is none of them."""
+"""The groups that each connection may write."""
 
 CONFLICT = re.compile(r"Transaction conflict|write-write conflict|Conflict on ")
 """In errors of transactions: others may have such words of a table's name or of a row."""
@@ -67,7 +77,7 @@ BUCKET_AWAY = re.compile(r"error for HTTP (GET|HEAD|POST|PUT|DELETE)|^HTTP Error
 
 @contextmanager
 def opened(
-    lake: Lake,
+    lake: "Lake",
     schema: Schema,
     writes: Sequence[Group],
     wait_seconds: float,
@@ -79,7 +89,7 @@ def opened(
     ``filling``: even if its tables are not all there yet.
 
     Raises:
-        LakeError: The lake can't be reached, an extension is missing, or it is being filled.
+        WarehouseError: The lake can't be reached, an extension is missing, or it is being filled.
         WarehouseBusyError: Another process still held a lock after ``wait_seconds``.
     """
     with (
@@ -88,7 +98,7 @@ def opened(
         closing(base.cursor()) as con,
     ):
         lake_schema.migrate(con, lake, schema, filling=filling)
-        show(con, writes)
+        show(con, lake, writes)
         for text in (*schema.scratch, *schema.views):
             con.execute(text)
         yield con
@@ -102,12 +112,12 @@ class _Instance:
     users: int = 0
 
 
-_instances: dict[tuple[int, Lake], _Instance] = {}
+_instances: dict[tuple[int, LakeAddress], _Instance] = {}
 _attaching = threading.Lock()
 
 
 @contextmanager
-def _attached(lake: Lake) -> Generator[Connection]:
+def _attached(lake: LakeAddress) -> Generator[Connection]:
     # Verifying the extensions takes half a second of a processor, so it is done once a process. A
     # forked process can't use its parent's DuckDB.
     key = (os.getpid(), lake)
@@ -136,7 +146,7 @@ def _extension(name: str) -> str:
     return quoted(str(folder / f"{name}.duckdb_extension"))
 
 
-def _instance(lake: Lake) -> Connection:
+def _instance(lake: LakeAddress) -> Connection:
     # While another of DuckDB's threads waits for PostgreSQL, the caller's takes all of a processor
     # to look whether it is ready: half the time of a small load.
     con = duckdb.connect(config={"threads": 1})
@@ -144,7 +154,9 @@ def _instance(lake: Lake) -> Connection:
         for name in (*EXTENSIONS, *([EXTENSION_OF_S3] if lake.is_remote else [])):
             con.execute(f"load {_extension(name)}")
     except duckdb.Error as error:
-        raise LakeError(f"loading DuckDB's extensions for {lake}: {error}; {REMEDY}") from error
+        raise WarehouseError(
+            f"loading DuckDB's extensions for {lake}: {error}; {REMEDY}"
+        ) from error
     if lake.is_remote:  # 30 seconds and 3 retries by default: two minutes where nobody answers
         con.execute(f"set http_timeout = {HTTP_SECONDS}")
         con.execute(f"set http_retries = {HTTP_RETRIES}")
@@ -156,7 +168,7 @@ def _instance(lake: Lake) -> Connection:
     return con
 
 
-def _attach(con: Connection, lake: Lake) -> None:
+def _attach(con: Connection, lake: LakeAddress) -> None:
     if lake.is_remote:
         con.execute(f"create or replace secret data (type s3, {_s3_options()})")
     else:
@@ -169,10 +181,12 @@ def _attach(con: Connection, lake: Lake) -> None:
             try:
                 _attach_databases(con, lake, "create_if_not_exists true")
             except duckdb.Error as error:
-                raise LakeError(f"opening {lake} with its files in {lake.data}: {error}") from error
+                raise WarehouseError(
+                    f"opening {lake} with its files in {lake.data}: {error}"
+                ) from error
 
 
-def _attach_databases(con: Connection, lake: Lake, option: str) -> None:
+def _attach_databases(con: Connection, lake: LakeAddress, option: str) -> None:
     try:
         con.execute(f"attach {quoted(lake.options())} as book (type postgres, secret book)")
         con.execute(
@@ -215,21 +229,16 @@ def _s3_options() -> str:
     return ", ".join(f"{name} {quoted(text)}" for name, text in named.items())
 
 
-def show(con: Connection, writes: Sequence[Group] = ()) -> None:
+def show(con: Connection, lake: "Lake", writes: Sequence[Group] = ()) -> None:
     """Let a connection find the tables of the lake, the book and the scratch database."""
+    warehouse_port.note(con, lake)
     _writable[con] = writes
     con.execute(f"set search_path = {quoted(SEARCH_PATH)}")
 
 
 @contextmanager
 def bulk(con: Connection) -> Generator[None]:
-    """Let DuckDB use all processors for what reads or writes much of a lake.
-
-    A file always does.
-    """
-    if not is_lake(con):
-        yield
-        return
+    """Let DuckDB use all processors for what reads or writes much."""
     # On a second connection, because a failed transaction can't change settings.
     with closing(con.cursor()) as second:
         second.execute("reset threads")
@@ -239,38 +248,30 @@ def bulk(con: Connection) -> Generator[None]:
             second.execute("set threads = 1")
 
 
-def is_lake(con: Connection) -> bool:
-    """Return whether a connection is to a lake."""
-    return con in _writable
-
-
 def fence(con: Connection, writes: Sequence[Group]) -> None:
     """Make the open transaction conflict with any other that writes the same groups.
 
-    A lock is not enough: PostgreSQL releases it when the session that holds it is cut. A file
-    needs no fence.
+    A lock is not enough: PostgreSQL releases it when the session that holds it is cut.
     """
-    if not is_lake(con):
-        return
     writable = _writable[con]
     for group in writes:
         if group not in writable:
             opened_for = ",".join(writable)
-            raise LakeError(f"writing {group}: this connection was opened to write {opened_for!r}")
+            raise WarehouseError(
+                f"writing {group}: this connection was opened to write {opened_for!r}"
+            )
         gate = f"update {GATES[group]} set n = n + 1"
         ((changed,),) = con.execute(gate).fetchall()
         if changed != 1:
             # Without its row two transactions would not conflict.
-            raise LakeError(f"writing {group}: {GATES[group]} has {changed} rows; expected 1")
+            raise WarehouseError(f"writing {group}: {GATES[group]} has {changed} rows; expected 1")
 
 
 def empty_tables(con: Connection) -> frozenset[str]:
-    """Return the lake's tables without rows as of the beginning of the transaction; none of a file.
+    """Return the lake's tables without rows as of the beginning of the transaction.
 
     DuckLake asks PostgreSQL four times for each column of such a table that a statement names.
     """
-    if not is_lake(con):
-        return frozenset()
     rows = con.execute(
         "select table_name from ducklake_table_info('lake')"
         " group by table_name having sum(file_count) = 0"
@@ -285,18 +286,31 @@ def is_conflict(error: duckdb.Error) -> bool:
     return bool(is_engines or CATALOG_CONFLICT.search(str(error)))
 
 
-def is_cut(error: duckdb.Error) -> bool:
-    """Return whether an error means that a connection to PostgreSQL was lost."""
-    return bool(CUT.search(str(error)))
+def explained(lake: LakeAddress, error: duckdb.Error) -> Exception | None:
+    """Return what an error means; ``None`` if it is about something else.
 
-
-def refusal(error: duckdb.Error) -> str | None:
-    """Return what PostgreSQL says if it does not let this user do something; else ``None``."""
-    match = REFUSAL.search(str(error))
-    return match[1] if match else None
-
-
-def is_bucket_away(error: duckdb.Error) -> bool:
-    """Return whether an error means that the object store can't be reached, or lets nobody in."""
-    is_io = isinstance(error, duckdb.IOException)  # rows' texts are in errors of other classes
-    return bool(is_io and BUCKET_AWAY.search(str(error)))
+    A conflict if the same may succeed at once, a refusal of PostgreSQL's, or a bucket that is away.
+    """
+    if CUT.search(str(error)):
+        return WarehouseConflictError(
+            "using the lake: its connection to PostgreSQL was cut, so nothing of this is kept "
+            f"unless it was cut amid the commit; do the same again ({error})"
+        )
+    if is_conflict(error):
+        return WarehouseConflictError(
+            "writing the lake: another process wrote the same tables meanwhile, so nothing of "
+            f"this is kept; do the same again ({error})"
+        )
+    if refusal := REFUSAL.search(str(error)):
+        return WarehouseError(
+            f"using {lake}: {refusal[1]}; expected a user that owns the database, on a server that "
+            "can be written"
+        )
+    # Rows' texts are in errors of other classes.
+    if isinstance(error, duckdb.IOException) and BUCKET_AWAY.search(str(error)):
+        return WarehouseError(
+            f"reading or writing the files of {lake} in {lake.data}: "
+            f"{str(error).splitlines()[0]}; nothing of this is kept, so do the same again once the "
+            "bucket answers, with the AWS_* variables that let this machine in"
+        )
+    return None

@@ -10,10 +10,12 @@ from components import home_archive
 from components.collect import retention
 from components.decide import chain, decision_log
 from components.decide.decision_log import LogEvent
-from components.store import lake, moved_tables, warehouse
-from components.store.lake import Lake, LakeError
-from components.store.moved_tables import MovedTablesError
+from components.extensions.machines import lake_schema, moved_tables
+from components.extensions.machines.lake_warehouse import Lake
+from components.extensions.machines.moved_tables import MovedTablesError
+from components.store import warehouse, warehouse_port
 from components.store.warehouse import Connection, Location
+from components.store.warehouse_port import WarehouseError
 from tests.support import erased_home, lakes, logs
 
 pytestmark = pytest.mark.lake
@@ -39,7 +41,7 @@ def contents(file: Path) -> dict[str, list[tuple[object, ...]]]:
     with warehouse.connect(file) as con:
         return {
             table.full_name: con.execute(f"from {table.full_name} order by all").fetchall()
-            for table in warehouse.schema().tables
+            for table in lake_schema.schema().tables
         }
 
 
@@ -77,9 +79,11 @@ def test_nobody_opens_a_lake_that_a_killed_copy_has_not_filled(file: Path, tmp_p
 
     with pytest.raises(KeyboardInterrupt):
         moved_tables.fill(file, place, end, 10.0)
-    groups: tuple[tuple[lake.Group, ...], ...] = ((), ("raw",))
+    groups: tuple[tuple[warehouse_port.Group, ...], ...] = ((), ("raw",))
     for writes in groups:
-        refused = pytest.raises(LakeError, match=f"being filled from {file} by `flywheel restore`")
+        refused = pytest.raises(
+            WarehouseError, match=f"being filled from {file} by `flywheel restore`"
+        )
         with refused, warehouse.connect(place, writes=writes):
             pass
 

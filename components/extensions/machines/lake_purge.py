@@ -4,13 +4,16 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from components.extensions.machines import object_store
-from components.store import archived_files, lake, lake_locks, lake_upkeep, lock, warehouse
-from components.store.lake import CATALOG, Lake
+from components.extensions.machines import lake_locks, lake_upkeep, object_store
+from components.extensions.machines.lake import CATALOG
+from components.store import archived_files, lock, warehouse
 from components.store.lock import WarehouseBusyError
-from components.store.warehouse import Connection
+from components.store.warehouse_port import Connection, WarehouseError
+
+if TYPE_CHECKING:
+    from components.extensions.machines.lake_warehouse import Lake
 
 REWRITES = (
     "call ducklake_flush_inlined_data('lake')",
@@ -89,14 +92,14 @@ STATISTICS = "pg_catalog.pg_statistic"
 """Values that are frequent in a column, and its histogram."""
 
 
-def purge(place: Lake, wait_seconds: float = lock.PATIENCE_SECONDS) -> None:
+def purge(place: "Lake", wait_seconds: float = lock.PATIENCE_SECONDS) -> None:
     """Write files with deleted rows anew, forget all earlier states, and vacuum the catalog.
 
     Nobody loads or merges a curation meanwhile; who reads an earlier state loses its files. A kill
     leaves what the next call deletes.
 
     Raises:
-        LakeError: PostgreSQL does not let this user vacuum a table.
+        WarehouseError: PostgreSQL does not let this user vacuum a table.
         WarehouseBusyError: A lock was held, or a transaction that sees deleted rows was open, for
             longer than ``wait_seconds``.
         WarehouseConflictError: The session of a lock was cut.
@@ -112,7 +115,7 @@ def purge(place: Lake, wait_seconds: float = lock.PATIENCE_SECONDS) -> None:
     _vacuum(place, wait_seconds)
 
 
-def _delete_strays(con: Connection, place: Lake) -> None:
+def _delete_strays(con: Connection, place: "Lake") -> None:
     """Delete the files that the catalog does not name, such as those of killed loads."""
     files = stored_files(place)
     with place.session() as session:
@@ -135,7 +138,7 @@ def _delete_strays(con: Connection, place: Lake) -> None:
         store.forget_versions(f"{folder}/")
 
 
-def stored_files(place: Lake) -> list[str]:
+def stored_files(place: "Lake") -> list[str]:
     """List the files of a lake, relative to its folder."""
     if place.data.startswith("s3://"):
         store, folder = object_store.located(place.data)
@@ -144,7 +147,7 @@ def stored_files(place: Lake) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def earlier_files(place: Lake, scratch: Path) -> Iterator[tuple[str, Path]]:
+def earlier_files(place: "Lake", scratch: Path) -> Iterator[tuple[str, Path]]:
     """Yield the files that hold more than rows of the present state, with their address.
 
     Those of a bucket are copied to ``scratch``, in all versions, one after another, and after them
@@ -183,7 +186,7 @@ def _names(session: Any, sql: str) -> set[str]:  # noqa: ANN401 - psycopg is not
     return {_name(path) for (path,) in session.execute(sql).fetchall()}
 
 
-def _vacuum(place: Lake, wait_seconds: float) -> None:
+def _vacuum(place: "Lake", wait_seconds: float) -> None:
     """Write the tables of the catalog and of the book anew, without deleted rows."""
     refused = list[str]()
 
@@ -204,12 +207,12 @@ def _vacuum(place: Lake, wait_seconds: float) -> None:
         _wait_for_readers(place, session, time.monotonic() + wait_seconds)
         lake_locks.patiently(place, session, f"vacuum (full) {STATISTICS}", wait_seconds)
     if refused:
-        raise lake.LakeError(
+        raise WarehouseError(
             f"vacuuming {place}: {'; '.join(refused)}; expected a user that owns the database"
         )
 
 
-def _wait_for_readers(place: Lake, session: Any, until: float) -> None:  # noqa: ANN401 - as above
+def _wait_for_readers(place: "Lake", session: Any, until: float) -> None:  # noqa: ANN401 - as above
     ((xid,),) = session.execute("select pg_current_xact_id()::xid::text").fetchall()
     while seen := session.execute(SEEN, {"xid": xid}).fetchall():
         if time.monotonic() >= until:

@@ -12,17 +12,12 @@ import time
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from components.store import archived_files
-
-Group: TypeAlias = Literal["raw", "curated", "book"]
-"""Tables that have one writer at a time: telemetry, what curation makes of it, and the book."""
-
-GROUPS: tuple[Group, ...] = ("raw", "curated", "book")
+from components.store.warehouse_port import WarehouseConflictError, WarehouseError
 
 CATALOG = "lake_catalog"  # PostgreSQL schema of DuckLake's own tables
-BOOK = "book"  # the name under which PostgreSQL's own tables are attached
 
 REMEDY = "install the package with its extra, pip install 'lora-flywheel[lake]'"
 
@@ -71,19 +66,8 @@ SECRET = frozenset({"host", "port", "user", "password", "dbname"})
 """The parts of an address that a secret of DuckDB has."""
 
 
-class LakeError(RuntimeError):
-    """The lake can't be opened, or can't do what was asked of it."""
-
-
-class WarehouseConflictError(RuntimeError):
-    """Another process wrote the same tables meanwhile; nothing of the transaction is kept.
-
-    Or the connection was cut: nothing is kept unless that was amid the commit. Do the same again.
-    """
-
-
 @dataclass(frozen=True, slots=True)
-class Lake:
+class LakeAddress:
     """A PostgreSQL database with the catalog and the book, and the folder of the Parquet files.
 
     ``data`` is a local folder or an ``s3://`` address. The text of a lake has no password.
@@ -127,7 +111,7 @@ class Lake:
         """Open a PostgreSQL connection of psycopg that commits each statement.
 
         Raises:
-            LakeError: It can't be opened, or PostgreSQL refuses what is asked of it in the block.
+            WarehouseError: It can't be opened, or PostgreSQL refuses what is asked of it.
             WarehouseConflictError: It was cut in the block.
         """
         with closing(self._connect()) as session:
@@ -138,7 +122,7 @@ class Lake:
                     raise WarehouseConflictError(
                         f"using {self}: the connection was cut; do the same again ({error})"
                     ) from error
-                raise LakeError(f"using {self}: {error}") from error
+                raise WarehouseError(f"using {self}: {error}") from error
 
     def _connect(self) -> Any:  # noqa: ANN401 - psycopg is not installed everywhere
         until = time.monotonic() + (RESTART_SECONDS if self.url in _reached else 0.0)
@@ -147,7 +131,7 @@ class Lake:
                 session = psycopg().connect(**self._options(), autocommit=True)
             except psycopg().OperationalError as error:
                 if time.monotonic() >= until or not AWAY.search(str(error)):
-                    raise LakeError(f"connecting to {self}: {error}") from error
+                    raise WarehouseError(f"connecting to {self}: {error}") from error
                 time.sleep(POLL_SECONDS)
             else:
                 _reached.add(self.url)
@@ -163,7 +147,9 @@ class Lake:
             return psycopg().conninfo.conninfo_to_dict(self.url)
         except psycopg().ProgrammingError:
             # The error's text has the address, which may have a password.
-            raise LakeError("the lake's address can't be read; expected postgres://...") from None
+            raise WarehouseError(
+                "the lake's address can't be read; expected postgres://..."
+            ) from None
 
 
 _reached: set[str] = set()
@@ -181,8 +167,8 @@ def application() -> str:
 
 
 def psycopg() -> Any:  # noqa: ANN401 - as above
-    """Return the module ``psycopg``, or raise ``LakeError`` where it is not installed."""
+    """Return the module ``psycopg``, or raise ``WarehouseError`` where it is not installed."""
     try:
         return importlib.import_module("psycopg")
     except ImportError as error:
-        raise LakeError(f"FLYWHEEL_WAREHOUSE needs psycopg: {REMEDY}") from error
+        raise WarehouseError(f"FLYWHEEL_WAREHOUSE needs psycopg: {REMEDY}") from error
