@@ -14,7 +14,7 @@ import pytest
 
 from components.extensions.machines.lake_warehouse import Lake
 from components.store import warehouse, warehouse_port
-from components.store.warehouse import Connection
+from components.store.warehouse import Connection, Location
 from tests.support import lakes, once
 
 NAME = "warehouse.duckdb"
@@ -32,10 +32,11 @@ def location(path: Path) -> Path | Lake:
 
 
 @contextmanager
-def connect(path: Path | Lake) -> Generator[Connection]:
+def connect(path: Location) -> Generator[Connection]:
     """Open a warehouse; one that is missing begins as a copy of an empty one."""
     place = location(path) if isinstance(path, Path) else path
     if not isinstance(place, Path):
+        assert isinstance(place, Lake)
         with warehouse.connect(place, writes=warehouse_port.GROUPS) as con:
             _lakes[id(con)] = place
             try:
