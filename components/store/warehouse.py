@@ -11,12 +11,12 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from datetime import datetime
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TypeAlias, TypeVar, cast
+from typing import Literal, TypeAlias, TypeVar, cast
 
 import duckdb
 
 from components.schema import Json
-from components.store import file_locks, lock, transactions, warehouse_port
+from components.store import file_locks, lock, warehouse_port
 from components.store.arrow import CHUNK_ROWS, ArrowBatch, ArrowTable, ShownTable, rows_of
 from components.store.warehouse_port import (
     Connection,
@@ -264,7 +264,7 @@ def one_state(con: Connection) -> Generator[None]:
     if warehouse_port.shared(con) is None:
         yield
         return
-    with transactions.ended(con, by="commit"):
+    with plain_transaction(con, by="commit"):
         yield
 
 
@@ -333,6 +333,19 @@ def spilled(con: Connection, keep: int = RESTING_BYTES) -> Generator[None]:
 
 
 @contextmanager
+def plain_transaction(con: Connection, by: Literal["commit", "rollback"]) -> Generator[None]:
+    """Begin a transaction for the block, and end it; an error within it rolls it back."""
+    con.execute("begin transaction")
+    try:
+        yield
+    except BaseException:
+        with suppress(duckdb.Error):  # ended by the error, or the connection was cut
+            con.execute("rollback")
+        raise
+    con.execute(by)
+
+
+@contextmanager
 def transaction(con: Connection, *writes: Group) -> Generator[None]:
     """Commit the block's changes, or roll all of them back on an error.
 
@@ -347,7 +360,7 @@ def transaction(con: Connection, *writes: Group) -> Generator[None]:
     """
     place = warehouse_port.shared(con)
     try:
-        with transactions.ended(con, by="commit"):
+        with plain_transaction(con, by="commit"):
             if place is not None:
                 place.fence(con, writes or ("book",))
             yield
@@ -359,7 +372,7 @@ def transaction(con: Connection, *writes: Group) -> Generator[None]:
 
 def rehearsal(con: Connection) -> AbstractContextManager[None]:
     """Roll back the block's changes in any case."""
-    return transactions.ended(con, by="rollback")
+    return plain_transaction(con, by="rollback")
 
 
 def migrate(con: Connection, folder: Traversable) -> None:

@@ -1,19 +1,33 @@
-"""Leave nothing of deleted rows in a lake: its files, the states that it keeps, its catalog."""
+"""Keep a lake small, and leave nothing of deleted rows: its files, earlier states, its catalog."""
 
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.extensions.machines import lake_locks, lake_upkeep, object_store
+from components.extensions.machines import lake_connection, lake_locks, object_store
 from components.extensions.machines.lake import CATALOG
 from components.store import archived_files, lock, warehouse
 from components.store.lock import WarehouseBusyError
-from components.store.warehouse_port import Connection, WarehouseError
+from components.store.warehouse_port import Connection, Group, WarehouseError
 
 if TYPE_CHECKING:
     from components.extensions.machines.lake_warehouse import Lake
+
+GROUPS: tuple[Group, ...] = ("raw", "curated")
+
+KEPT = timedelta(days=1)
+"""How long old states and files without a table stay: a reader may still be at one, and a load may
+still be writing the other."""
+
+COMPACTIONS = (
+    "call ducklake_rewrite_data_files('lake')",
+    "call ducklake_merge_adjacent_files('lake')",
+)
+CLEANUPS = ("ducklake_cleanup_old_files", "ducklake_delete_orphaned_files")
 
 REWRITES = (
     "call ducklake_flush_inlined_data('lake')",
@@ -92,6 +106,58 @@ STATISTICS = "pg_catalog.pg_statistic"
 """Values that are frequent in a column, and its histogram."""
 
 
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """How many files were written anew, states forgotten, and files deleted."""
+
+    rewritten: int
+    forgotten: int
+    deleted: int
+
+
+def is_due(place: "Lake", now: datetime, kept: timedelta = KEPT) -> bool:
+    """Return whether a lake has states that are twice as old as they need be."""
+    sql = "select count(*), min(snapshot_time) from ducklake_snapshots('lake')"
+    with warehouse.connect(place, writes=()) as con:
+        ((states, oldest),) = con.execute(sql).fetchall()
+    return states > 1 and oldest < now - 2 * kept
+
+
+def maintain(place: "Lake", now: datetime, kept: timedelta = KEPT) -> Upkeep:
+    """Merge small files and those with many deleted rows; delete what is older than ``kept``.
+
+    Nobody loads or curates meanwhile. A kill leaves files that the next call deletes.
+
+    Raises:
+        WarehouseBusyError: A load or a curation held the lake for too long.
+        WarehouseConflictError: The session of a lock was cut.
+    """
+    before = {"before": now - kept}
+    with warehouse.connect(place, writes=GROUPS) as con, lake_connection.bulk(con):
+        rewritten = sum(compact(con, place, call) for call in COMPACTIONS)
+        expire = "call ducklake_expire_snapshots('lake', older_than => $before)"
+        forgotten = len(con.execute(expire, before).fetchall())
+        deleted = 0
+        for name in CLEANUPS:
+            lake_locks.require_locks(place, GROUPS)
+            call = f"call {name}('lake', older_than => $before)"
+            deleted += len(con.execute(call, before).fetchall())
+    return Upkeep(rewritten, forgotten, deleted)
+
+
+def compact(con: Connection, place: "Lake", call: str) -> int:
+    """Commit a function of DuckLake that writes files anew; return their number.
+
+    Raises:
+        WarehouseConflictError: The session of a lock was cut.
+    """
+    # DuckLake takes no change of a gate's row beside a compaction, so the locks alone protect it.
+    with warehouse.plain_transaction(con, by="commit"):
+        tables = con.execute(call).fetchall()
+        lake_locks.require_locks(place, GROUPS)
+    return sum(int(row[2]) for row in tables)
+
+
 def purge(place: "Lake", wait_seconds: float = lock.PATIENCE_SECONDS) -> None:
     """Write files with deleted rows anew, forget all earlier states, and vacuum the catalog.
 
@@ -104,12 +170,11 @@ def purge(place: "Lake", wait_seconds: float = lock.PATIENCE_SECONDS) -> None:
             longer than ``wait_seconds``.
         WarehouseConflictError: The session of a lock was cut.
     """
-    groups = lake_upkeep.GROUPS
-    with warehouse.connect(place, wait_seconds, writes=groups) as con:
+    with warehouse.connect(place, wait_seconds, writes=GROUPS) as con:
         for call in REWRITES:
-            lake_upkeep.compact(con, place, call)
+            compact(con, place, call)
         for call in FORGETTING:
-            lake_locks.require_locks(place, groups)
+            lake_locks.require_locks(place, GROUPS)
             con.execute(call)
         _delete_strays(con, place)
     _vacuum(place, wait_seconds)
@@ -122,7 +187,7 @@ def _delete_strays(con: Connection, place: "Lake") -> None:
         session.execute(TIGHTEN)
         # After this a transaction that wrote one of the files is committed, or will conflict. And
         # processes read the narrowed statistics again, which they would put back else.
-        with warehouse.transaction(con, *lake_upkeep.GROUPS):
+        with warehouse.transaction(con, *GROUPS):
             pass
         known = _names(session, FILES)
     strays = [file for file in files if _name(file) not in known]

@@ -15,7 +15,7 @@ import duckdb
 
 from components.extensions.machines import lake_locks
 from components.extensions.machines.lake import LakeAddress
-from components.store import transactions, warehouse
+from components.store import warehouse
 from components.store.warehouse_port import Connection, WarehouseError
 
 Record: TypeAlias = Mapping[str, Any]
@@ -280,7 +280,7 @@ def _applied(con: Connection) -> dict[int, str]:
 
 
 def _create_in_lake(con: Connection, tables: Sequence[Table]) -> None:
-    with transactions.ended(con, by="commit"):
+    with warehouse.plain_transaction(con, by="commit"):
         for name in ("raw", "curated"):
             con.execute(f"create schema if not exists lake.{name}")
             gate = f"lake.{name}.gate"

@@ -14,11 +14,10 @@ from components.extensions.machines import (
     lake_locks,
     lake_purge,
     lake_schema,
-    lake_upkeep,
     moved_tables,
 )
 from components.extensions.machines.lake import CATALOG, LakeAddress
-from components.extensions.machines.lake_upkeep import Upkeep
+from components.extensions.machines.lake_purge import Upkeep
 from components.store import lock
 from components.store.warehouse_port import BOOK, Connection, Group
 
@@ -105,8 +104,8 @@ class Lake(LakeAddress):
 
     def is_due(self, now: datetime) -> bool:
         """Return whether it has states that are twice as old as they need be."""
-        return lake_upkeep.is_due(self, now)
+        return lake_purge.is_due(self, now)
 
-    def maintain(self, now: datetime, kept: timedelta = lake_upkeep.KEPT) -> Upkeep:
+    def maintain(self, now: datetime, kept: timedelta = lake_purge.KEPT) -> Upkeep:
         """Merge small files; delete what is older than ``kept``."""
-        return lake_upkeep.maintain(self, now, kept)
+        return lake_purge.maintain(self, now, kept)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from components.extensions.machines import lake_connection, lake_schema
 from components.extensions.machines.lake import quoted
 from components.extensions.machines.lake_schema import OWNER_ROW, Table
-from components.store import archived_files, lock, transactions, warehouse
+from components.store import archived_files, lock, warehouse
 from components.store.warehouse_port import GROUPS, Connection, Group
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def save_to_file(source: "Lake", file: Path, home: Path, wait_seconds: float) ->
         _attached(con, file, wait_seconds, is_read_only=False),
     ):
         # Of the file alone, so without the lake's gates.
-        with transactions.ended(con, by="commit"):
+        with warehouse.plain_transaction(con, by="commit"):
             # The transaction sees of each database what is there when it reads it first.
             with warehouse.connect(source, wait_seconds, writes=GROUPS):
                 for gate in lake_connection.GATES.values():

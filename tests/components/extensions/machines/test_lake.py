@@ -25,8 +25,8 @@ from components.extensions.machines import (
     lake,
     lake_connection,
     lake_locks,
+    lake_purge,
     lake_schema,
-    lake_upkeep,
 )
 from components.extensions.machines.lake_warehouse import Lake
 from components.schema import Json
@@ -684,14 +684,14 @@ def test_upkeep_merges_files_and_deletes_old_ones_and_orphans_but_no_row(
     shutil.copy(next(orphan.parent.glob("*.parquet")), orphan)
     files = len([*Path(place.data).rglob("*.parquet")])
     later = datetime.now(UTC) + timedelta(days=3)
-    assert lake_upkeep.is_due(place, later)
-    done = lake_upkeep.maintain(place, later, timedelta(0))
+    assert lake_purge.is_due(place, later)
+    done = lake_purge.maintain(place, later, timedelta(0))
     assert done.forgotten > 0
     assert done.deleted > 0
     assert not orphan.exists()
     assert len([*Path(place.data).rglob("*.parquet")]) < files
     assert count(place) == before
-    assert not lake_upkeep.is_due(place, later)
+    assert not lake_purge.is_due(place, later)
     with warehouse.connect(place, writes=warehouse_port.GROUPS) as con:
         for group in ("raw", "curated"):
             write_nothing(con, group)
@@ -699,11 +699,11 @@ def test_upkeep_merges_files_and_deletes_old_ones_and_orphans_but_no_row(
 
 @on_postgres
 def test_upkeep_whose_lock_was_cut_keeps_nothing(place: Lake):
-    with warehouse.connect(place, writes=lake_upkeep.GROUPS):
-        lake_locks.require_locks(place, lake_upkeep.GROUPS)
+    with warehouse.connect(place, writes=lake_purge.GROUPS):
+        lake_locks.require_locks(place, lake_purge.GROUPS)
         cut_sessions(place, least=1)
         with pytest.raises(WarehouseConflictError, match="was cut"):
-            lake_locks.require_locks(place, lake_upkeep.GROUPS)
+            lake_locks.require_locks(place, lake_purge.GROUPS)
 
 
 def lines(number: int) -> list[dict[str, Json]]:
