@@ -18,6 +18,7 @@ import pytest
 from botocore.loaders import JSONFileLoader
 from s3fs import S3FileSystem
 
+from components.extensions.machines import lake_connection
 from components.store import manifest
 from tests.support import forking
 from tests.support.forking import Ready
@@ -108,13 +109,19 @@ def serving(*, forgetful: bool = False, closed: Closed = ()) -> Generator[Mappin
     with forking.server(True, serve, forgetful=forgetful, closed=closed) as (_, url):
         try:
             os.environ.update(variables(url))
-            S3FileSystem.clear_instance_cache()  # one of another test has its server
+            forget()
             S3FileSystem().mkdir(NAME)
             yield variables(url)
         finally:
             os.environ.clear()
             os.environ.update(before)
-            S3FileSystem.clear_instance_cache()
+            forget()
+
+
+def forget() -> None:
+    """Drop this process's clients, which ask the server of another test."""
+    S3FileSystem.clear_instance_cache()
+    lake_connection.aws.cache_clear()
 
 
 @contextmanager
