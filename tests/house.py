@@ -44,40 +44,38 @@ def measured() -> list[Bound]:
     """Return every number, counted now."""
     core, outside = _parts(_modules("components", "flows"))
     tests = _modules("tests")
-    shared = [
-        len(SHARING.findall(path.read_text())) for path in core if not path.name.startswith("lake")
-    ]
+    shared = [len(SHARING.findall(path.read_text())) for path in core]
     pages = [path for path in _files("*.md") if path != ROOT / "README.md"]
     variables = sum(name.startswith("FLYWHEEL_") for name in settings.VARIABLES)
     return [
-        Bound("source lines, core", None, 62_000, 102_000, _lines(core)),
+        Bound("source lines, core", None, 62_000, 89_300, _lines(core)),
         Bound("source lines, extensions", None, 20_000, 20_000, _lines(outside)),
         Bound("modules", 558, 370, 549, len(core) + len(outside)),
-        Bound("test lines", 101_532, 65_000, 104_000, _lines(tests)),
+        Bound("test lines", 101_532, 65_000, 103_000, _lines(tests)),
         Bound("store and lake, mentions outside", 325, 0, 100, sum(shared)),
         Bound(
             "modules loaded by flows.workload_file",
             149,
             40,
-            58,
+            53,
             _closure("flows.workload_file"),
         ),
         Bound(
             "modules loaded by flows.promote",
             334,
             130,
-            156,
+            144,
             _closure("flows.promote"),
         ),
         Bound("settings in files", 267, 130, 278, _settings()),
         Bound("variables", 27, 15, 19, variables),
         Bound("commands", 60, 40, 43, _commands()),
-        Bound("lines of the README", 200, 90, 202, _lines([ROOT / "README.md"])),
+        Bound("lines of the README", 200, 90, 90, _lines([ROOT / "README.md"])),
         Bound(
             "words on pages",
             50_216,
             20_000,
-            54_000,
+            24_500,
             sum(len(path.read_text().split()) for path in pages),
         ),
     ]
