@@ -50,7 +50,7 @@ def measured() -> list[Bound]:
     return [
         Bound("source lines, core", None, 62_000, 89_300, _lines(core)),
         Bound("source lines, extensions", None, 20_000, 20_000, _lines(outside)),
-        Bound("modules", 558, 370, 549, len(core) + len(outside)),
+        Bound("modules", 558, 370, 550, len(core) + len(outside)),
         Bound("test lines", 101_532, 65_000, 103_000, _lines(tests)),
         Bound("store and lake, mentions outside", 325, 0, 100, sum(shared)),
         Bound(
@@ -68,7 +68,7 @@ def measured() -> list[Bound]:
             _closure("flows.promote"),
         ),
         Bound("settings in files", 267, 130, 278, _settings()),
-        Bound("variables", 27, 15, 19, variables),
+        Bound("variables", 27, 15, 22, variables),
         Bound("commands", 60, 40, 43, _commands()),
         Bound("lines of the README", 200, 90, 90, _lines([ROOT / "README.md"])),
         Bound(
