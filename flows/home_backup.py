@@ -227,9 +227,9 @@ def restore(
     end, and an object store gets the outputs that it lacks.
 
     Raises:
-        BackupError: The home or that is not empty, or its disk is full; or the archive is
-            another home's, damaged, of another digest, or holds what no backup holds.
-        MovedTablesError: A table of that is not what the archive has.
+        BackupError: The home or the shared warehouse is not empty, or a disk is full; or the
+            archive is another home's, damaged, of another digest, or holds what no backup holds.
+        MovedTablesError: A table of the shared warehouse is not what the archive has.
     """
     if home.shared_warehouse and not home.shared_warehouse.is_new():
         raise BackupError(
