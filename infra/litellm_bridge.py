@@ -6,8 +6,8 @@ In the proxy's folder, beside its ``config.yaml``:
       callbacks: litellm_bridge.flywheel
 
 with ``FLYWHEEL_URL`` (the receiver's, such as ``http://127.0.0.1:4318``) and ``FLYWHEEL_TOKEN``
-in its environment. A request's workload is ``metadata.workload_id``, else the
-name of its model; its conversation is LiteLLM's session. Records wait in memory (at most
+in its environment. A request's workload is ``metadata.workload_id``, else ``FLYWHEEL_WORKLOAD``,
+else the name of its model; its conversation is LiteLLM's session. Records wait in memory (at most
 ``MOST``) while the receiver is away, so what waits when the proxy is killed is lost; the gateway of
 ``flywheel serve`` loses nothing.
 """
@@ -53,6 +53,7 @@ class FlywheelBridge(CustomLogger):  # pyright: ignore[reportUntypedBaseClass]
             return  # an embedding, or a chunk of a stream that is not over
         params = kwargs.get("litellm_params") or {}
         metadata = (params.get("metadata") or {}) | (kwargs.get("metadata") or {})
+        default = os.environ.get("FLYWHEEL_WORKLOAD") or metadata.get("model_group")
         options = {
             name: value
             for name, value in (kwargs.get("optional_params") or {}).items()
@@ -60,9 +61,7 @@ class FlywheelBridge(CustomLogger):  # pyright: ignore[reportUntypedBaseClass]
         }
         record = {
             "timestamp": start_time.timestamp(),
-            "workload_id": metadata.get("workload_id")
-            or metadata.get("model_group")
-            or kwargs.get("model"),
+            "workload_id": metadata.get("workload_id") or default or kwargs.get("model"),
             "request": {"model": kwargs.get("model"), "messages": kwargs["messages"], **options},
             "response": whole.model_dump(mode="json"),
             "duration_ms": (end_time - start_time).total_seconds() * 1000,

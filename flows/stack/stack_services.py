@@ -13,7 +13,7 @@ from flows.stack.processes import dying_with_parent
 CPU_LIMIT = 4  # flow runs at a time on the cpu pool: turns wait most of their time
 GPU_LIMIT = 1  # flow runs at a time on the gpu pool: one training or evaluation fills the device
 
-MARK = "_FLYWHEEL_STACK"  # set for each process of a stack, so that each can be found
+MARK = "FLYWHEEL_STACK"  # set for each process of a stack, so that each can be found
 
 # Settings of a person that lead to other servers, or log in there; not passed to a stack.
 ELSEWHERE = frozenset(
