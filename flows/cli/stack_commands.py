@@ -258,10 +258,10 @@ def account(
     name: Annotated[str, typer.Argument(help="What the person types as user.")],
     remove: Annotated[bool, typer.Option("--remove", help="Delete it, at once.")] = False,
 ) -> None:
-    """Make an account that may look and answer, and print its password; it can't be shown again.
+    """Make a person's account and print its password, which can't be shown again; or remove one.
 
-    For servers that a team shares: it opens MLflow, to read, and Prefect through the proxy
-    (infra/team.md).
+    For servers that a team shares. It may look and answer: it opens MLflow, to read, and Prefect
+    through the proxy (infra/team.md).
     """
     if remove:
         _change_account("DELETE", "delete", {"username": name})
