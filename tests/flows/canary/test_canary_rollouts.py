@@ -45,7 +45,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Generator[Settings]:
         yield made
 
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 NUMBERS = count(1)
 
