@@ -1,9 +1,11 @@
 """A judge on a real local endpoint, which decides as a test tells it to."""
 
 import json
+import math
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +27,8 @@ class Judge:
     """An endpoint; ``states`` are given before it answers, one a request, ``bare`` instead.
 
     Questions with the text ``filtered`` are refused, and those with a parameter of ``unknown``. It
-    answers each ``answered``-th one, and finds that the others are too many."""
+    answers each ``answered``-th one, and finds that the others are too many, and all that come in
+    the ``busy_seconds`` after the first."""
 
     decide: Decide
     key: str | None = None
@@ -36,7 +39,9 @@ class Judge:
     filter_status: int = 400
     unknown: tuple[str, ...] = ()
     answered: int = 1
+    busy_seconds: float = 0.0
     count: int = 0
+    began: float = math.inf
     port: int = 0
 
     @property
@@ -49,7 +54,9 @@ class Judge:
         @app.post("/v1/chat/completions")
         async def complete(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
             self.count += 1
-            if self.count % self.answered:
+            self.began = min(self.began, time.monotonic())
+            is_busy = time.monotonic() < self.began + self.busy_seconds
+            if is_busy or self.count % self.answered:
                 return Response(status_code=429, headers={"Retry-After": "0"})
             if self.states:
                 return Response(status_code=self.states.pop(0), headers={"Retry-After": "0"})

@@ -153,6 +153,11 @@ def test_it_goes_on_at_a_rate_limit_while_some_questions_are_answered(tmp_path: 
         compare(Judge(longer, answered=999), tmp_path / "other", pairs)
 
 
+def test_a_judge_that_may_be_asked_again_at_once_is_given_a_moment(tmp_path: Path):
+    judge = Judge(longer, busy_seconds=0.3)
+    assert compare(judge, tmp_path / "kept", PAIRS[:1]) == [1]
+
+
 def test_it_gives_up_after_some_tries_and_caches_the_verdicts(tmp_path: Path):
     compare(Judge(longer), tmp_path / "kept", PAIRS[:1])
     judge = Judge(longer, states=[500] * 99)
