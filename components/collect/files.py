@@ -11,7 +11,6 @@ from components.collect.field_map import PREFIX
 from components.collect.lines import BEGINNING, Line, LineStart, Unreadable
 from components.collect.source import Defaults, Kind, Source, SourceRecord, SourceRow
 from components.collect.sources import feedback, fivekey, otlp_encoding
-from components.collect.sources.mapped import Mapped
 from components.schema import Json
 from components.store.unpacked_file import UnpackedFile
 
@@ -205,7 +204,7 @@ def _whole(path: Path) -> bytes:
 def source_named(name: str) -> Source:
     """Return the source with this name, which may be a map; or raise ``UnknownSourceError``."""
     importers.require_known(name)
-    return Mapped(name) if name.startswith(PREFIX) else importers.imported(name)
+    return importers.mapped(name) if name.startswith(PREFIX) else importers.imported(name)
 
 
 def detect_source(values: Iterable[dict[str, Json]]) -> Source | None:

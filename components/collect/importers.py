@@ -11,6 +11,7 @@ from components.collect import field_map
 from components.collect.field_map import FieldMap
 from components.collect.source import Source
 from components.collect.sources import fields
+from components.schema import Json
 
 CORE, OUTSIDE = "components.collect.sources", "components.extensions.sources"
 
@@ -25,7 +26,7 @@ MODULES = {
     "tensorzero": f"{OUTSIDE}.tensorzero",
     "openpipe": f"{OUTSIDE}.openpipe",
     "openai_logs": f"{CORE}.openai_logs",
-    "openai_finetuning": f"{CORE}.openai_finetuning",
+    "openai_finetuning": f"{OUTSIDE}.openai_finetuning",
     "sharegpt": f"{OUTSIDE}.sharegpt",
     "bedrock": f"{OUTSIDE}.bedrock",
     "vertex": f"{OUTSIDE}.vertex",
@@ -59,6 +60,46 @@ class Convention(Protocol):
         ...
 
 
+APIS = (f"{OUTSIDE}.gemini_api",)
+"""Converters of the requests and responses of further APIs."""
+
+
+class Api(Protocol):
+    """An API besides OpenAI's and Anthropic's, and its requests and responses in chat form."""
+
+    def is_request(self, request: fields.Obj, /) -> bool:
+        """Return whether a request is of this API."""
+        ...
+
+    def is_response(self, response: fields.Obj, /) -> bool:
+        """Return whether a response is of this API."""
+        ...
+
+    def is_stream(self, chunks: list[Json], /) -> bool:
+        """Return whether chunks are of this API."""
+        ...
+
+    def is_cut(self, response: Json, /) -> bool:
+        """Return whether an answer of this API broke off."""
+        ...
+
+    def to_request(self, request: fields.Obj, at: str, /) -> fields.Obj:
+        """Return a request in chat form."""
+        ...
+
+    def to_response(self, response: fields.Obj, at: str, /) -> fields.Obj:
+        """Return a response in chat form."""
+        ...
+
+    def cached_usage(self, response: fields.Obj, at: str, /) -> fields.Obj | None:
+        """Return the usage that chat form can't have."""
+        ...
+
+    def assemble(self, chunks: list[Json], at: str, /) -> fields.Obj:
+        """Return the response that was streamed."""
+        ...
+
+
 class UnknownSourceError(ValueError):
     """Raised when no source has the name."""
 
@@ -81,6 +122,16 @@ def require_known(name: str) -> None:
 def imported(name: str) -> Source:
     """Return the source with this name, which is no map's."""
     return cast("Source", import_module(MODULES[name]))
+
+
+def mapped(name: str) -> Source:
+    """Return the source that a map describes."""
+    return cast("Source", import_module(f"{OUTSIDE}.mapped").Mapped(name))
+
+
+def apis() -> list[Api]:
+    """Return the converters of further APIs."""
+    return [cast("Api", import_module(module)) for module in APIS]
 
 
 def conventions(attributes: fields.Obj) -> Iterator[Convention]:

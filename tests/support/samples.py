@@ -4,7 +4,7 @@ import json
 from typing import cast
 
 from components.collect.source import Source
-from components.collect.sources import openai_finetuning, openai_logs, otlp
+from components.collect.sources import openai_logs, otlp
 from components.extensions.sources import (
     bedrock,
     braintrust,
@@ -14,6 +14,7 @@ from components.extensions.sources import (
     langsmith,
     litellm,
     mlflow_traces,
+    openai_finetuning,
     openpipe,
     sharegpt,
     tensorzero,

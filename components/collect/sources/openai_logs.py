@@ -9,8 +9,9 @@ its ``messages``, or a page (``object: list``) of them.
 
 from collections.abc import Iterator
 
+from components.collect import importers
 from components.collect.source import Defaults, ParsedRecord, SourceRecord, SourceRow
-from components.collect.sources import anthropic_messages, canonical, fields, gemini_api, openai_api
+from components.collect.sources import anthropic_messages, canonical, fields, openai_api
 from components.collect.sources.fields import Obj
 from components.schema import Json
 
@@ -79,7 +80,7 @@ def exchange(request: Obj, at: str, response: Json) -> tuple[Obj, Obj, Obj]:
     also be a list of chunks or the text of a stream. Raise ``WrongShapeError`` if it has no choice.
     """
     answered = openai_api.text_to_response(_streamed(response))
-    is_cut = openai_api.is_cut(answered) or gemini_api.is_cut(answered)
+    is_cut = openai_api.is_cut(answered) or any(api.is_cut(answered) for api in importers.apis())
     asked = _asked(request, at, answered)
     converted, used = _answered(answered, request)
     canonical.messages(fields.require_array(asked, "messages", at), f"{at}messages")
@@ -92,8 +93,9 @@ def _asked(request: Obj, at: str, answered: Obj) -> Obj:
         return openai_api.to_request(request, at)
     if openai_api.is_text_request(request) and "choices" in answered:
         return openai_api.text_to_request(request, at)
-    if gemini_api.is_request(request):
-        return gemini_api.to_request(request, at)
+    for api in importers.apis():
+        if api.is_request(request):
+            return api.to_request(request, at)
     return anthropic_messages.to_request(request, at)
 
 
@@ -110,8 +112,9 @@ def _answered(answered: Obj, request: Obj) -> tuple[Obj, Obj | None]:
         return anthropic_messages.to_response(answered, at), used
     if openai_api.is_response(answered) or openai_api.is_request(request):
         return openai_api.to_response(answered, at), openai_api.usage_beside(answered, at)
-    if gemini_api.is_response(answered) or gemini_api.is_request(request):
-        return gemini_api.to_response(answered, at), gemini_api.cached_usage(answered, at)
+    for api in importers.apis():
+        if api.is_response(answered) or api.is_request(request):
+            return api.to_response(answered, at), api.cached_usage(answered, at)
     return answered, None
 
 
@@ -185,8 +188,9 @@ def _streamed(response: Json) -> Obj:
     if isinstance(response, list):
         if anthropic_messages.is_stream(response):
             return anthropic_messages.assemble(response, "response")
-        if gemini_api.is_stream(response):
-            return gemini_api.assemble(response, "response")
+        for api in importers.apis():
+            if api.is_stream(response):
+                return api.assemble(response, "response")
         return openai_api.whole(response, "response")
     return fields.require_object({"response": response}, "response")
 

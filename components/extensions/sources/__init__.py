@@ -1,4 +1,4 @@
-"""Forms of particular products' logs: a source a module, and conventions of spans beside GenAI's.
+"""Forms of particular products' logs, fine-tuning files, maps, and further APIs: a module each.
 
 ``components.collect.importers`` names them; collecting imports those that it needs.
 """

@@ -15,16 +15,10 @@ from components.collect.source import (
     SourceRecord,
     SourceRow,
 )
-from components.collect.sources import (
-    canonical,
-    feedback,
-    fields,
-    observations,
-    openai_api,
-    openai_logs,
-)
+from components.collect.sources import canonical, feedback, fields, openai_api, openai_logs
 from components.collect.sources.canonical import Target
 from components.collect.sources.fields import Obj, WrongShapeError
+from components.extensions.sources import observations
 from components.schema import Json
 
 NAME = "braintrust"

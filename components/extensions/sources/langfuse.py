@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterator
 
 from components.collect.source import Defaults, ParsedRecord, SourceRecord, SourceRow
-from components.collect.sources import canonical, feedback, fields, observations, openai_api
+from components.collect.sources import canonical, feedback, fields, openai_api
 from components.collect.sources.canonical import Target, TargetKey
 from components.collect.sources.fields import Obj
 from components.collect.sources.otlp_calls import chat_attributes
+from components.extensions.sources import observations
 from components.schema import Json
 
 NAME = "langfuse"

@@ -8,8 +8,9 @@ A row of request logs has ``input`` (the request), ``output`` (the response, or 
 from collections.abc import Iterator
 
 from components.collect.source import Defaults, ParsedRecord, SourceRecord, SourceRow
-from components.collect.sources import canonical, fields, openai_finetuning
+from components.collect.sources import canonical, fields
 from components.collect.sources.fields import Obj
+from components.extensions.sources import openai_finetuning
 from components.schema import Json
 
 NAME = "openpipe"

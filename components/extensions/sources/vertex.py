@@ -8,8 +8,9 @@ sends as ``labels`` may name the workload, the user and the conversation.
 from collections.abc import Iterator
 
 from components.collect.source import Defaults, ParsedRecord, SourceRecord, SourceRow
-from components.collect.sources import canonical, fields, gemini_api, openai_logs
+from components.collect.sources import canonical, fields, openai_logs
 from components.collect.sources.fields import Obj
+from components.extensions.sources import gemini_api
 from components.schema import Json
 
 NAME = "vertex"

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from components.collect import files, importers, quarantine
 from components.collect.field_map import PREFIX, FieldMap, name_of
 from components.collect.source import Defaults, Input, ParsedRecord
-from components.collect.sources import mapped
-from components.collect.sources.mapped import Mapped
+from components.extensions.sources import mapped
+from components.extensions.sources.mapped import Mapped
 from components.schema import Json
 from components.store.warehouse import Connection
 from tests.support import gemini_bodies, logs, mutation, openai_completions

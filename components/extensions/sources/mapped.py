@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from components.collect.field_map import PREFIX, FeedbackMap, FieldMap, steps
 from components.collect.source import Defaults, ParsedRecord, SourceRecord, SourceRow
-from components.collect.sources import canonical, fields, observations, openai_logs
+from components.collect.sources import canonical, fields, openai_logs
 from components.collect.sources.canonical import Target
 from components.collect.sources.fields import Obj
+from components.extensions.sources import observations
 from components.schema import Json
 
 NO_TIME_FROM = canonical.NO_SECONDS_FROM * 10**9  # larger numbers are no nanoseconds either

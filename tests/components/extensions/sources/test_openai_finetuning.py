@@ -1,7 +1,7 @@
 import pytest
 
 from components.collect.source import ParsedRecord
-from components.collect.sources import openai_finetuning
+from components.extensions.sources import openai_finetuning
 from components.schema import Json
 from tests.support import logs
 from tests.support.source_reading import read, reason, record
