@@ -9,13 +9,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from prefect import flow, task
 
-from components.evaluate import harness, score_conditions, task_metrics
+from components.evaluate import answer_judge, harness, score_conditions, task_metrics
 from components.evaluate import holdout_task as holdouts
+from components.evaluate.answer_judge import JudgeError, JudgeSettings
 from components.evaluate.built_in import task_registry
 from components.evaluate.engines import protocol
-from components.evaluate.judge import win_rate
-from components.evaluate.judge.comparisons import JudgeError
-from components.evaluate.judge.settings import JudgeSettings
 from components.register import registry, tracking
 from components.register.registry import Version
 from components.scorecard import (
@@ -234,7 +232,7 @@ def scorecard_folders(workload: Workload, snapshot: Path, adapter: Path) -> Scor
         for model, group in models_to_measure(workload, adapter).items()
         for name, cards in harness.folders(snapshot, model, group, root, workload.evaluate).items()
     }
-    return win_rate.add_judge_folders(snapshot, cards, root, judge) if judge else cards
+    return answer_judge.find().add_judge_folders(snapshot, cards, root, judge) if judge else cards
 
 
 def judge_key(judge: JudgeSettings) -> str | None:
@@ -280,7 +278,8 @@ def run_evaluation(workload: Workload, snapshot: Path, adapter: Path) -> None:
         runner.run_job(spec, evaluation_job_folder(adapter), reporter())
     cards = scorecard_folders(workload, snapshot, adapter)
     if judge:
-        win_rate.judge_answers(snapshot, cards, root, judge, key=key, now=datetime.now(UTC))
+        now = datetime.now(UTC)
+        answer_judge.find().judge_answers(snapshot, cards, root, judge, key=key, now=now)
     scores = {
         f"{model}/{metric}" if name == HOLDOUT else f"{model}/{name}/{metric}": score.value
         for model in (BASE, FEW_SHOT, PRODUCTION, *BASELINES, CHALLENGER)

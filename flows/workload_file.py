@@ -12,8 +12,8 @@ from components.costs import Prices
 from components.curate.settings import Rules
 from components.decide.approvers import Approving
 from components.evaluate import guards, task_metrics
+from components.evaluate.answer_judge import JUDGE_TASK
 from components.evaluate.engines.vllm_limits import vllm_objections
-from components.evaluate.judge import settings as judging
 from components.evaluate.settings import EvaluationSettings, GuardTask
 from components.gate.policy import Policy
 from components.monitor.settings import Trigger
@@ -217,7 +217,7 @@ class Workload(Config):
             return policy
         measured = task_metrics.metric_names(evaluated)
         # A judge may be shown alone: whether it is evidence is not known beforehand.
-        guarded = [task for task in measured if task != judging.JUDGE_TASK]
+        guarded = [task for task in measured if task != JUDGE_TASK]
         mistakes = [*policy.unmeasured(measured), *policy.unguarded(guarded)]
         if info.context is not None:  # documents of a frozen record may be gone by now
             counts = task_metrics.document_counts(evaluated, policy.min_documents)

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
-from components.evaluate.judge.settings import JudgeSettings
+from components.evaluate.answer_judge import JudgeSettings
 from components.schema import Config, Precision
 
 BuiltIn: TypeAlias = Literal["preferences", "canaries", "secrets", "refusals"]

@@ -8,7 +8,7 @@ import yaml
 
 from components import canaries
 from components.evaluate import guards
-from components.evaluate.judge.settings import JUDGE_METRIC, JUDGE_TASK
+from components.evaluate.answer_judge import JUDGE_METRIC, JUDGE_TASK
 from components.evaluate.settings import BuiltIn, EvaluationSettings, Kind
 from components.scorecard import HOLDOUT, Metric
 

@@ -1,6 +1,6 @@
 """What plugs into the ports of the core, which imports nothing of it.
 
 canary: an approved version proves itself on a share of today's traffic. embedded: the engine that
-serves a base and its adapters by itself, as a process. machines: what machines that share no folder
-share in an object store.
+serves a base and its adapters by itself, as a process. judge: a model compares answers. machines:
+what machines that share no folder share in an object store.
 """

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.evaluate.judge.comparisons import JudgeError
+from components.evaluate.answer_judge import JudgeError
 from components.schema import Answer
 from flows import evaluate, turn_workloads
 from flows.workload_file import read_workload

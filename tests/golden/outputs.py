@@ -34,8 +34,8 @@ from components.evaluate.built_in import (
     refusal_behaviour,
     task_registry,
 )
-from components.evaluate.judge import comparisons
 from components.evaluate.settings import EvaluationSettings
+from components.extensions.judge import comparisons
 from components.schema import AcceptableCall, Answer, Call, Json
 from components.scorecard import Sample
 from components.store import manifest
@@ -402,7 +402,7 @@ ALL: Mapping[str, Golden] = {
         guards.GUARD_VERSION, "VERSION in components/evaluate/guards.py", guard_tasks
     ),
     "judge": Golden(
-        comparisons.QUESTION_VERSION, "VERSION in components/evaluate/judge/comparisons.py", judge
+        comparisons.QUESTION_VERSION, "VERSION in components/extensions/judge/comparisons.py", judge
     ),
     "judgements": Golden(
         str(row_judgement.VERSION),

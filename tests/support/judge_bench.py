@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
-from components.evaluate.judge.settings import JudgeSettings
+from components.evaluate.answer_judge import JudgeSettings
 
 Decide = Callable[[str, str], str]
 """Gives a reply to the first and the second answer."""

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, cast
 
 import httpx
 
-from components.evaluate.judge.settings import JudgeSettings
+from components.evaluate.answer_judge import JudgeError, JudgeSettings
 from components.schema import Json, Message
 from components.store import manifest, output_folders
 from components.store.addresses import without_secrets
@@ -44,10 +44,6 @@ SUBSTITUTES: Mapping[str, Mapping[str, Json]] = {
 """What is sent in place of a parameter that a model does not take, as OpenAI's that think don't."""
 
 MAX_REPLIES = 3  # to one question: most models' replies differ a little even at temperature 0
-
-
-class JudgeError(RuntimeError):
-    """Raised when the judge can't be queried; its verdicts so far are cached."""
 
 
 class RefusedQuestionError(JudgeError):

@@ -11,8 +11,8 @@ import pytest
 from components import scorecard
 from components.dataset.example_rows import CHAT
 from components.evaluate import task_metrics
-from components.evaluate.judge import win_rate
-from components.evaluate.judge.comparisons import JudgeError
+from components.evaluate.answer_judge import JudgeError
+from components.extensions.judge import win_rate
 from components.gate import comparison
 from components.gate.comparability import objections
 from components.gate.policy import Guard, Policy

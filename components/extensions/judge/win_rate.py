@@ -14,15 +14,15 @@ import scipy
 from components import scorecard
 from components.chat import dialects
 from components.evaluate import text_answers
+from components.evaluate.answer_judge import JUDGE_METRIC, JUDGE_TASK, JudgeSettings
 from components.evaluate.holdout_task import (
     HOLDOUT_FILE,
     cluster_bounds,
     has_thoughts,
     unusual_answers,
 )
-from components.evaluate.judge import comparisons
-from components.evaluate.judge.comparisons import AnswerPair, JudgeEndpoint, VerdictCache
-from components.evaluate.judge.settings import JUDGE_METRIC, JUDGE_TASK, JudgeSettings
+from components.extensions.judge import comparisons
+from components.extensions.judge.comparisons import AnswerPair, JudgeEndpoint, VerdictCache
 from components.schema import Json, Message
 from components.scorecard import (
     BASELINES,

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from components.evaluate.judge import comparisons, win_rate
-from components.evaluate.judge.comparisons import (
+from components.evaluate.answer_judge import JudgeError
+from components.extensions.judge import comparisons, win_rate
+from components.extensions.judge.comparisons import (
     AnswerPair,
     JudgeEndpoint,
-    JudgeError,
     VerdictCache,
 )
 from tests.support.judge_bench import Judge, longer, serving

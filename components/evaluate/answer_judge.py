@@ -1,8 +1,17 @@
-"""The `judge:` section: the judge's model, and the agreement with people that it needs."""
+"""The port for a model that compares answers, and its settings: the `judge:` section.
+
+The extension is ``components.extensions.judge``, found by its name.
+"""
+
+import importlib
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol, cast
 
 from pydantic import Field, field_validator
 
 from components.schema import Config
+from components.scorecard import ScorecardFolders
 
 JUDGE_TASK, JUDGE_METRIC = "judge", "judge_win_rate"
 """The gate's names of the judge's task and metric."""
@@ -43,3 +52,35 @@ class JudgeSettings(Config):
                 f"expected http:// or https://, such as http://127.0.0.1:8000/v1, found {url!r}"
             )
         return url.rstrip("/")
+
+
+class JudgeError(RuntimeError):
+    """Raised when the judge can't be queried; its verdicts so far are cached."""
+
+
+class AnswerJudge(Protocol):
+    """What an evaluation asks of it."""
+
+    def add_judge_folders(
+        self, snapshot: Path, cards: ScorecardFolders, root: Path, settings: JudgeSettings
+    ) -> ScorecardFolders:
+        """Add each model's scorecard folder of the judge, finished or not."""
+        ...
+
+    def judge_answers(
+        self,
+        snapshot: Path,
+        cards: ScorecardFolders,
+        root: Path,
+        settings: JudgeSettings,
+        *,
+        key: str | None,
+        now: datetime,
+    ) -> None:
+        """Judge each model's answers against the references; ``JudgeError`` if it can't."""
+        ...
+
+
+def find() -> AnswerJudge:
+    """Return the extension."""
+    return cast("AnswerJudge", importlib.import_module("components.extensions.judge.win_rate"))
