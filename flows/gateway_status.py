@@ -11,8 +11,6 @@ from typing import Any, TypeAlias
 import yaml
 from pydantic import ValidationError
 
-from components.extensions.machines import object_store
-from components.extensions.machines.object_store import StoreError
 from components.monitor import serving_status
 from components.monitor.serving_status import (
     ElsewhereVersion,
@@ -27,6 +25,7 @@ from components.serve.routes import RoutesFileError
 from components.serve.seen_gateways import SeenGateway
 from components.serve.settings import ServeSettings
 from components.serve.swap_journal import SwapJournal
+from components.store.shared_files import StoreError
 from components.validation_messages import describe_mistakes
 from flows.settings import Settings
 
@@ -219,7 +218,7 @@ def read_gateways(home: Settings) -> list[SeenGateway]:
     """
     if home.store is None:
         return []
-    with object_store.reaching("reading which gateways run"):
+    with home.store.reaching("reading which gateways run"):
         gateways = seen_gateways.read(home.store)
     return [gateway for gateway in gateways if time.time() - gateway.at <= FORGOTTEN_SECONDS]
 

@@ -12,8 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from components import home_archive
-from components.extensions.machines import moved_outputs, object_store
-from components.extensions.machines.object_store import ObjectStore
+from components.extensions.machines import moved_outputs, sharing
+from components.extensions.machines.sharing import Files
 from components.home_archive import BackupError, Record
 from components.release import champion_files
 from components.store import (
@@ -38,7 +38,7 @@ LOGINS = "credentials.json"
 LEFT_OUT = {
     "gpus",
     "judgements",
-    "lake",
+    sharing.TABLES,
     "logs",
     "serve",
     "tmp",
@@ -157,8 +157,8 @@ def back_up_to(
         record = back_up(home, Path(to), with_models=with_models, now=now, advance=advance)
         return record, Path(to).stat().st_size, manifest.file_digest(Path(to))
     _require_home(home)
-    store, name = object_store.located(to)
-    if home.store and object_store.located(home.store.url)[0] == store:
+    store, name = sharing.located(to)
+    if home.store and sharing.located(home.store.url)[0] == store:
         raise BackupError(
             f"backing up to {to}: every machine of {home.store.url} may read that bucket, and the "
             "archive has the secrets of approvers; name a bucket of its own"
@@ -166,7 +166,7 @@ def back_up_to(
     folder, _, file = name.rpartition("/")
     if not file:
         raise BackupError(f"backing up to {to}: expected s3://BUCKET/PATH/flywheel.tar.zst")
-    with object_store.reaching(f"backing up to {to}"):
+    with store.reaching(f"backing up to {to}"):
         if file in store.sizes(folder):
             raise BackupError(f"backing up to {to}: it exists; name another path")
     with file_locks.temporary_folder(home.scratch, "backup-") as scratch:
@@ -174,7 +174,7 @@ def back_up_to(
         record = _write(home, archive, with_models=with_models, now=now, advance=advance)
         size, digest = archive.stat().st_size, manifest.file_digest(archive)
         advance(f"as {to}")
-        with object_store.reaching(f"backing up to {to}"):
+        with store.reaching(f"backing up to {to}"):
             store.put(name, archive)
             sent = store.sizes(folder).get(file)
         if sent != size:
@@ -199,8 +199,9 @@ def fetched(home: Settings, source: str) -> Generator[Path]:
     copy.unlink(missing_ok=True)  # what a killed restore has left
     os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
-        with object_store.reaching(f"restoring {source}"):
-            if not archived_files.fetch(source, copy):
+        store, name = sharing.located(source)
+        with store.reaching(f"restoring {source}"):
+            if not store.get(name, copy):
                 raise BackupError(f"restoring {source}: there is no such object")
         yield copy
     finally:
@@ -276,10 +277,10 @@ def restore(
     return record
 
 
-def push_outputs(home: Settings, store: ObjectStore, advance: Callable[[str], None]) -> None:
+def push_outputs(home: Settings, store: Files, advance: Callable[[str], None]) -> None:
     """Push the finished outputs that a store lacks, but for what was erased since the backup."""
     store.check()
-    with object_store.reaching(f"restoring to {store.url}"):
+    with store.reaching(f"restoring to {store.url}"):
         known, pushed = erased_copies.forget(home), list[str]()
         for place in moved_outputs.places_here(home.home, OUTPUTS):
             advance(place)

@@ -11,13 +11,13 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 
 from components.decide.record_answer import Question
-from components.extensions.machines.object_store import StoreError
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence
 from components.register import mlflow_api
 from components.release import champion_alias, releases
 from components.store import output_folders
 from components.store.ledger import Decision
+from components.store.shared_files import StoreError
 from flows import (
     approval_loop,
     approvals,

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from prefect import flow
 from prefect.logging import get_run_logger
 
-from components.extensions.machines import object_store
 from flows import settings, turn_workloads
 from flows.erasing import prune_outputs
 from flows.erasing.prune_outputs import PruneBusyError
@@ -30,7 +29,7 @@ def prune_workload(workload: str, days: int | None) -> str:
     if days is None:
         return f"all outputs of {workload} stay: its file has no prune_days"
     home = settings.load()
-    reaching = object_store.reaching if home.store else nullcontext
+    reaching = home.store.reaching if home.store else nullcontext
     before = datetime.now(UTC) - timedelta(days=days)
     try:
         with reaching("pruning"):

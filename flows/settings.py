@@ -11,16 +11,15 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 if TYPE_CHECKING:
-    from components.extensions.machines.lake_warehouse import Lake
+    from components.extensions.machines.sharing import Files, Warehouse
     from components.store.warehouse import Location
 
-from components.extensions.machines.object_store import ObjectStore
-from components.store import output_folders
-from components.store.output_folders import Place
+from components.store import shared_files
+from components.store.shared_files import Place
 
 HOST = "127.0.0.1"  # everything embedded listens on the loopback interface only
 
@@ -46,7 +45,7 @@ VARIABLES = (
 ALIKE = 0.9
 """How similar (``difflib``) a misspelt name is to the one it may mean: some two letters differ."""
 
-WAREHOUSE = "FLYWHEEL_WAREHOUSE"  # the variable that names the PostgreSQL database of a lake
+WAREHOUSE = "FLYWHEEL_WAREHOUSE"  # the variable that names the PostgreSQL database of a shared one
 STORE = "FLYWHEEL_STORE"  # the variable that names the object store
 
 
@@ -85,8 +84,8 @@ class Settings:
     serve_port: int | None = None  # where the stack answers applications; unset: it serves nothing
     log_format: Literal["text", "json"] = "text"  # as the services print, or a JSON object a line
     elsewhere: Servers | None = None  # that somebody else runs; unset: the home's own stack
-    store: ObjectStore | None = None  # where machines share outputs; unset: in the home alone
-    shared_warehouse: "Lake | None" = None  # of several machines; unset: the home's DuckDB file
+    store: "Files | None" = None  # where machines share outputs; unset: in the home alone
+    shared_warehouse: "Warehouse | None" = None  # of machines; unset: the home's DuckDB file
     ray: str | None = None  # the Ray cluster that judges rows; unset: the curating machine's cores
 
     warehouse = _Place("warehouse.duckdb")  # the DuckDB file, where none is shared
@@ -273,8 +272,8 @@ def _is_of_kubernetes(name: str, value: str) -> bool:
     return is_address or bool(re.search(r"_SERVICE_(HOST|PORT)|_PORT_\d+_(TCP|UDP|SCTP)", name))
 
 
-def _shared_warehouse(env: Mapping[str, str], settings: Settings) -> "Lake | None":
-    url, store = env.get(WAREHOUSE) or "", settings.store
+def _shared_warehouse(env: Mapping[str, str], settings: Settings) -> "Warehouse | None":
+    url = env.get(WAREHOUSE) or ""
     if not url:
         return None
     # With another @ what follows the first would be the host, which errors name: half a password.
@@ -284,9 +283,11 @@ def _shared_warehouse(env: Mapping[str, str], settings: Settings) -> "Lake | Non
             f"{WAREHOUSE} is no address postgres://USER@HOST/DATABASE; in a password, @ is written "
             "%40 and / is written %2F"
         )
-    # Loaded by its name, as few homes have one and it loads DuckDB.
-    lake = import_module("components.extensions.machines.lake_warehouse").Lake
-    return lake(url, f"{store.url}/lake" if store else str(settings.home / "lake"))
+    return _sharing().warehouse(url, settings.store, settings.home)
+
+
+def _sharing() -> Any:  # noqa: ANN401 - loaded by its name, as few homes share anything
+    return import_module("components.extensions.machines.sharing")
 
 
 def _elsewhere(env: Mapping[str, str], settings: Settings) -> Servers | None:
@@ -333,14 +334,18 @@ def find_place(folder: Path) -> Place | None:
     return None
 
 
-output_folders.share_by(find_place)
+def _locate(address: str) -> Place:
+    return _sharing().located(address)
 
 
-def _store(env: Mapping[str, str]) -> ObjectStore | None:
+shared_files.share_by(find_place, _locate)
+
+
+def _store(env: Mapping[str, str]) -> "Files | None":
     url = (env.get(STORE) or "").rstrip("/")
     if url and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]+(/[\w.=-]+)*", url, re.ASCII):
         raise SettingsError(f"{STORE} is {url!r}; expected s3://BUCKET or s3://BUCKET/PREFIX")
-    return ObjectStore(url) if url else None
+    return _sharing().Files(url) if url else None
 
 
 def _is_web(url: str) -> bool:

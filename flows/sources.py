@@ -26,7 +26,7 @@ from components.collect.places import AwayError, UnreadableError
 from components.collect.quarantine import Retried
 from components.collect.source import Defaults, Input
 from components.collect.survey import SurveyedFile
-from components.extensions.machines import object_store, shared_spool
+from components.extensions.machines import shared_spool
 from components.extensions.machines.shared_spool import SharedSegment
 from components.register import mlflow_api, tracking
 from components.store import file_locks, warehouse
@@ -160,7 +160,7 @@ def load_spool(home: Settings, *, now: datetime, hold_back: bool = True) -> list
     with _collecting_alone(home):
         shared_spool.clear(home.spool)
         loaded, fetched = load(), list[SharedSegment]()
-        with object_store.reaching(f"collecting from {store.url}/{shared_spool.PLACE}"):
+        with store.reaching(f"collecting from {store.url}/{shared_spool.PLACE}"):
             segments_there = shared_spool.listed(store)
             ahead_ns = shared_spool.clock_ahead_ns(store) if segments_there else 0
             fetch = partial(

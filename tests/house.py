@@ -23,7 +23,8 @@ from flows.workload_file import Workload
 ROOT = Path(__file__).parents[1]
 FLOWS = ("canary", "export.py", "search.py")  # of extensions
 EXTENSIONS = (ROOT / "components" / "extensions", *(ROOT / "flows" / name for name in FLOWS))
-SHARING = re.compile(r"object_store|lake(?!s|d)", re.IGNORECASE)
+SHARING = re.compile(r"object_store|(?<![b/])lake(?![sd2\".])", re.IGNORECASE)
+"""But for digests by BLAKE2, the page on lakes, and what prompts talk about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def measured() -> list[Bound]:
         Bound("source lines, extensions", None, 20_000, 20_000, _lines(outside)),
         Bound("modules", 558, 370, 550, len(core) + len(outside)),
         Bound("test lines", 101_532, 65_000, 103_000, _lines(tests)),
-        Bound("store and lake, mentions outside", 325, 0, 100, sum(shared)),
+        Bound("store and lake, mentions outside", 325, 0, 0, sum(shared)),
         Bound(
             "modules loaded by flows.workload_file",
             149,

@@ -211,8 +211,8 @@ def _changed_columns(rows: Sequence[_Row]) -> dict[str, Sized]:
 def _store_again(con: Connection, rows: Sequence[_Row]) -> None:
     """Replace rows of the open transaction by changed ones.
 
-    DuckLake 1.0 keeps the temporary row ids of rows that an update changes before their commit:
-    those of two loads are equal, and a deletion by row id would reach both.
+    A shared warehouse may keep the temporary row ids of rows that an update changes before their
+    commit: those of two loads are equal, and a deletion by row id would reach both.
     """
     if not rows:
         return

@@ -40,7 +40,7 @@ def archive(
     """Archive the workload's rows older than ``days``; return their number.
 
     A month's rows of a kind become ``<kind>/<workload>/<month>/<digest>.parquet`` in ``root``, a
-    folder or (for a lake) an address, and are there before they are deleted. Recorded snapshots are
+    folder or a shared address, and are there before they are deleted. Recorded snapshots are
     looked for in this home's folder of them, ``snapshots``, as another machine may have frozen
     them, and then where they were frozen. Raise ``SnapshotGoneError``, and delete nothing, if one
     is in neither.

@@ -17,7 +17,7 @@ from components.curate.near.hashed_words import DigestedWords, Marks, Positions,
 from components.curate.near.nearest_texts import Nearest
 from components.curate.settings import Overlap
 from components.schema import PARAPHRASE, Json, Paraphrases
-from components.store import json_lines
+from components.store import unpacked_file
 
 THREADS = 2
 
@@ -47,7 +47,7 @@ def _rows(path: str) -> Iterator[Json]:
                 for batch in parquet.iter_batches():
                     yield from batch.to_pylist()
         else:
-            yield from (row for _, row in json_lines.read(Path(path)))
+            yield from (row for _, row in unpacked_file.read_json(Path(path)))
     except (ValueError, OSError) as error:
         raise UnreadableDocumentsError(
             f"reading the guard documents of {path}: {error}; expected JSON lines (.jsonl, "

@@ -26,7 +26,7 @@ from components.curate.row_judgement import RowJudgement
 from components.curate.settings import Rules, SplitBy
 from components.curate.split import Member
 from components.schema import Answer
-from components.store import json_lines, manifest, warehouse
+from components.store import manifest, unpacked_file, warehouse
 from components.store.warehouse import Connection
 
 PREFIX = "replay-"  # prefix of replayed rows' ids
@@ -82,13 +82,13 @@ def _parquet(path: Path) -> Iterator[Replayed]:
 
 
 def _lines(path: Path) -> Iterator[Replayed]:
-    for number, row in json_lines.read(path):
+    for number, row in unpacked_file.read_json(path):
         match row:
             case {"messages": [_, *_, {"role": "assistant"}] as messages, **more}:
                 texts = (messages[:-1], more.get("tools") or [], messages[-1])
                 yield _replayed(*(json.dumps(item, ensure_ascii=False) for item in texts))
             case _:
-                shown = json.dumps(row)[: json_lines.SHOWN_BYTES]
+                shown = json.dumps(row)[: unpacked_file.SHOWN_BYTES]
                 raise ValueError(f"line {number} has no messages that end with an answer: {shown}")
 
 

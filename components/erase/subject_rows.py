@@ -49,7 +49,7 @@ def drop_unnamed(con: Connection, roots: Collection[str]) -> None:
     """Delete the archive files below some roots that ``raw.archived`` does not name."""
     files = [file for root in roots for file in archived_files.listed(root)]
     with warehouse.transaction(con, "raw"):
-        pass  # whoever archived one of them into a lake has committed by now, or will conflict
+        pass  # whoever archived one of them elsewhere has committed by now, or will conflict
     paths = warehouse.texts(con, "select distinct path from raw.archived")
     named = {archived_files.resolved(path) for path in paths}
     for file in files:

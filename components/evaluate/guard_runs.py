@@ -17,7 +17,7 @@ from components.evaluate import guards, lm_eval_tasks
 from components.evaluate.settings import GuardTask
 from components.schema import Json
 from components.scorecard import Metric, Sample
-from components.store import json_lines, manifest
+from components.store import manifest, unpacked_file
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -65,7 +65,7 @@ def _canonical_json(row: GuardDocument) -> str:
 
 def _read_lines(path: Path) -> list[GuardDocument]:
     try:
-        return [_document(number, row) for number, row in json_lines.read(path)]
+        return [_document(number, row) for number, row in unpacked_file.read_json(path)]
     except ValueError as error:
         raise ValueError(f"{path}, {error}") from error
 

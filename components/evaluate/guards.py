@@ -15,7 +15,7 @@ import yaml
 from components.evaluate.settings import BuiltIn, GuardTask
 from components.schema import Json
 from components.scorecard import HOLDOUT, VALIDATION
-from components.store import json_lines, manifest, parquet_files
+from components.store import manifest, parquet_files, unpacked_file
 
 TaskBody: TypeAlias = dict[str, object]
 
@@ -248,7 +248,7 @@ def count_documents(guard: GuardTask, enough: int) -> int:
         if guard.data.suffix == ".parquet":
             return min(enough, parquet_files.count(guard.data))
         different: set[bytes] = set()
-        for line in json_lines.read_lines(guard.data):
+        for line in unpacked_file.read_lines(guard.data):
             if text := line.strip():
                 different.add(text)
             if len(different) == enough:

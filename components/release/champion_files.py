@@ -1,4 +1,4 @@
-"""What a home keeps beside its warehouse about champions: locks, pending rollbacks, a snapshot.
+"""What a home keeps about champions beside its warehouse: locks, pending rollbacks, a snapshot.
 
 The snapshot is what a rollback goes by while others hold the warehouse, and what the gateway holds
 MLflow's alias against. It lies where no server writes, and holds no names. A rollback based on it
@@ -6,17 +6,44 @@ is checked against the chain later.
 """
 
 import json
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from components.decide.approvers import Approver, Approving
 from components.register.version_tags import KNOWN, PENDING
 from components.release.release_state import ChampionChange, ReleaseState
 from components.store import file_locks, lock, manifest
 from components.store.lock import WarehouseBusyError
-from components.store.warehouse import Location
+from components.store.warehouse import Connection, Location
+
+
+class UnreadableRulesError(Exception):
+    """The workload's file can't be read, or has mistakes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """The warehouse and the folders of one home, who may decide there, and its trials.
+
+    ``approving`` reads who may decide from a workload's file, ``None`` without a file, or raises
+    ``UnreadableRulesError``. ``secret`` finds the secret of an approver's codes. ``trial_version``
+    returns the version that proves itself on a workload's traffic; ``end_trial`` ends that, and
+    takes the reason.
+    """
+
+    tables: Location
+    has_warehouse: bool
+    locks: Path
+    keys: Path
+    adapters: Path
+    evidence: Path
+    approving: Callable[[str], Approving | None]
+    secret: Callable[[Approver], str | None]
+    trial_version: Callable[[Connection, str], str | None]
+    end_trial: Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True)

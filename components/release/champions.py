@@ -13,8 +13,7 @@ from components.decide.statement import Statement
 from components.register import registry, tracking, version_tags
 from components.register.version_tags import CHALLENGER, CHAMPION
 from components.release import champion_alias, champion_files, release_state, rollback_rules
-from components.release.champion_files import KnownChampions, Pending
-from components.release.installation import Installation
+from components.release.champion_files import Installation, KnownChampions, Pending
 from components.release.release_state import (
     ChampionChange,
     RecordedChange,

@@ -19,7 +19,7 @@ from components.register.logged_model import ReleaseRecord, ServingParameters
 from components.register.registry import Version
 from components.register.version_tags import CANARY, CHAMPION, PREVIOUS
 from components.release import champion_files, release_state
-from components.release.installation import Installation
+from components.release.champion_files import Installation
 from components.release.release_state import ReleaseState
 from components.scorecard import CONSTRAINED
 from components.scorecard import read as read_scorecard

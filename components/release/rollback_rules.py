@@ -12,8 +12,7 @@ from components.decide.decision_log import LogEvent
 from components.decide.statement import Statement
 from components.gate import evidence_folder
 from components.release import champion_files
-from components.release.champion_files import KnownChampions
-from components.release.installation import Installation, UnreadableRulesError
+from components.release.champion_files import Installation, KnownChampions, UnreadableRulesError
 from components.release.release_state import ChampionChange, RollbackError
 from components.store import warehouse
 from components.store.manifest import folder_digest

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from typing import cast
 
-from components.extensions.machines.object_store import ObjectStore
 from components.schema import Json
 from components.serve import routes, staged_version
 from components.serve.champion_watch import (
@@ -29,6 +28,7 @@ from components.serve.settings import DEFAULT_TIMES, ServeSettings, SwapTimes
 from components.serve.staged_version import StagedVersion
 from components.serve.staging_children import StagingChildren, StagingError
 from components.serve.swap import AdapterSwap, SwapRefusedError
+from components.store.shared_files import SharedFiles
 
 LOG = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ async def following(
     places: ServePlaces,
     registry: RegistryAddress | None,
     current: Current,
-    store: ObjectStore | None = None,
+    store: SharedFiles | None = None,
     make_rollout: Callable[[AdapterSwap], Rollout] | None = None,
     times: SwapTimes = DEFAULT_TIMES,
 ) -> AsyncGenerator["Follower"]:
@@ -76,7 +76,7 @@ class Follower:
         places: ServePlaces,
         registry: RegistryAddress | None,
         current: Current,
-        store: ObjectStore | None = None,
+        store: SharedFiles | None = None,
         make_rollout: Callable[[AdapterSwap], Rollout] | None = None,
         times: SwapTimes = DEFAULT_TIMES,
     ) -> None:

@@ -9,8 +9,6 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 
-from components.extensions.machines import object_store
-from components.extensions.machines.object_store import ObjectStore, StoreError
 from components.schema import Json
 from components.serve import seen_gateways
 from components.serve.daemon_call import in_daemon
@@ -18,6 +16,7 @@ from components.serve.seen_gateways import SeenChampion, SeenGateway
 from components.serve.serve_places import ServePlaces
 from components.serve.swap import AdapterSwap
 from components.store import manifest
+from components.store.shared_files import SharedFiles, StoreError
 
 LOG = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ class GatewayReports:
         self,
         swap: AdapterSwap,
         places: ServePlaces,
-        store: ObjectStore | None,
+        store: SharedFiles | None,
         status: Callable[[], dict[str, Json]],
     ) -> None:
         self._swap, self._places, self._store, self._status = swap, places, store, status
@@ -79,8 +78,9 @@ class GatewayReports:
                 },
             )
             try:
-                await in_daemon(partial(seen_gateways.write, store, shown))
-            except (*object_store.network_errors(), StoreError) as error:
+                with store.reaching("showing this gateway"):
+                    await in_daemon(partial(seen_gateways.write, store, shown))
+            except StoreError as error:
                 if not is_away:
                     LOG.warning("other machines can't see this gateway: %s", error)
                 is_away = True
@@ -94,5 +94,5 @@ class GatewayReports:
         if store is None or gateway is None:
             return
         forget = in_daemon(partial(seen_gateways.forget, store, gateway))
-        with suppress(*object_store.network_errors(), StoreError, TimeoutError):
+        with suppress(StoreError, TimeoutError), store.reaching("leaving"):
             await asyncio.wait_for(forget, LEAVE_SECONDS)

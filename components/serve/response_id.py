@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 from urllib.parse import quote, unquote
 
-from components.extensions.machines import object_store
-from components.extensions.machines.object_store import DamagedObjectError, ObjectStore, StoreError
 from components.store import manifest
+from components.store.shared_files import DamagedObjectError, SharedFiles, StoreError
 
 KEY_FILE = "response.key"  # in the home's folder `keys`
 
@@ -61,7 +60,7 @@ def read_key(folder: Path) -> bytes:
     return key
 
 
-def share_key(folder: Path, store: ObjectStore) -> None:
+def share_key(folder: Path, store: SharedFiles) -> None:
     """Replace the installation's key by that of all gateways of a store: the first one's.
 
     Answers of one gateway can then be judged at another, and a canary draws a conversation alike at
@@ -73,16 +72,14 @@ def share_key(folder: Path, store: ObjectStore) -> None:
     """
     own, marker = read_key(folder), folder / f"{KEY_FILE}.shared"
     try:
-        text = store.create(SHARED_KEY, own.hex())
+        with store.reaching(f"sharing the gateways' key in {store.url}/{SHARED_KEY}"):
+            text = store.create(SHARED_KEY, own.hex())
     except DamagedObjectError:
         text = ""
-    except (*object_store.network_errors(), StoreError) as error:
+    except StoreError as error:
         if marker.exists() and marker.read_text() == store.url:
             return
-        raise StoreError(
-            f"sharing the gateways' key in {store.url}/{SHARED_KEY}: {error}; the first start of a "
-            "gateway needs the store"
-        ) from error
+        raise StoreError(f"{error}; the first start of a gateway needs the store") from error
     try:
         key = bytes.fromhex(text)
     except ValueError:

@@ -8,10 +8,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from components.extensions.machines.object_store import DamagedObjectError, ObjectStore
 from components.schema import Json
 from components.serve.routes import Served
 from components.store import manifest
+from components.store.shared_files import DamagedObjectError, SharedFiles
 
 PLACE = "gateways/running"  # in the store, ``<gateway id>.json`` below it
 ID_FILE = "gateway.id"
@@ -60,7 +60,7 @@ class SeenGateway:
         return fields
 
 
-def write(store: ObjectStore, gateway: SeenGateway) -> None:
+def write(store: SharedFiles, gateway: SeenGateway) -> None:
     """Write what a running gateway serves.
 
     Raises:
@@ -69,7 +69,7 @@ def write(store: ObjectStore, gateway: SeenGateway) -> None:
     store.write(f"{PLACE}/{gateway.id}.json", json.dumps(gateway.to_json()))
 
 
-def read(store: ObjectStore) -> list[SeenGateway]:
+def read(store: SharedFiles) -> list[SeenGateway]:
     """Return what all gateways last wrote, by machine; what no gateway wrote is left out.
 
     Raises:
@@ -86,7 +86,7 @@ def read(store: ObjectStore) -> list[SeenGateway]:
     return sorted(seen, key=lambda gateway: (gateway.machine, gateway.id))
 
 
-def forget(store: ObjectStore, gateway: str) -> None:
+def forget(store: SharedFiles, gateway: str) -> None:
     """Delete what a gateway that ends has written.
 
     Raises:

@@ -3,9 +3,9 @@
 Start at warehouse (DuckDB, migrations, the statements of sql/); lock waits for its file.
 warehouse_port is what it asks of one that several machines share, an extension. working_copy copies
 one workload into memory, arrow passes Arrow tables to it, archived_files finds the rows that
-retention took out. home_files lists a home, unpacked_file reads plain and packed files, json_lines
-those that settings name, parquet_files those of snapshots.
-output_folders finds finished outputs, here and where machines share them, manifest finishes one,
+retention took out. home_files lists a home, unpacked_file reads plain and packed files,
+parquet_files those of snapshots. output_folders finds finished outputs, here and, by the port
+shared_files, where machines share them, manifest finishes one,
 ledger records outputs, erasures and uses of holdouts, spool keeps received requests, counters count
 across processes, record_identity compares records, addresses are shown without their secrets.
 """

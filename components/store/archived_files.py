@@ -1,4 +1,4 @@
-"""The files of rows that retention took out: in a home, or beside a lake in its object store.
+"""The files of rows that retention took out: in a home, or where machines share files.
 
 A root is a folder or an ``s3://`` address; ``raw.archived`` names each file by its own one,
 ``<root>/<kind>/<workload>/<month>/<name>.parquet``.
@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from components.extensions.machines import object_store
-from components.store import home_files
+from components.store import home_files, shared_files
 
 ROOT = "archive"  # the folder's name in a home and in a store
 
@@ -36,7 +35,7 @@ def new_name(folder: str) -> str:
 def listed(root: str) -> list[str]:
     """List all files below a root, sorted, what killed processes left among them."""
     if is_remote(root):
-        store, place = object_store.located(root)
+        store, place = shared_files.located(root)
         return [f"{root}/{name}" for name in store.files(place)]
     return [str(path) for path in home_files.files(Path(root)) if path.is_file()]
 
@@ -86,7 +85,7 @@ def missing(files: Iterable[str]) -> Iterator[str]:
 def remove(file: str) -> None:
     """Delete a file, if it is there."""
     if is_remote(file):
-        store, place = object_store.located(file)
+        store, place = shared_files.located(file)
         store.remove_file(place)
     else:
         Path(file).resolve().unlink(missing_ok=True)
@@ -96,14 +95,14 @@ def remove(file: str) -> None:
 def forget_uploads(root: str) -> None:
     """Delete what killed processes have sent to a store, as far as that is allowed."""
     if is_remote(root):
-        store, place = object_store.located(root)
+        store, place = shared_files.located(root)
         with suppress(OSError):
             store.forget_uploads(f"{place}/")
 
 
 def fetch(file: str, copy: Path) -> bool:
     """Copy a file of a store to a path; return ``False`` if it is gone."""
-    store, place = object_store.located(file)
+    store, place = shared_files.located(file)
     return store.get(place, copy)
 
 
@@ -112,7 +111,7 @@ def move(file: str, target: str) -> bool:
     if is_remote(target):
         if not Path(file).exists():
             return False
-        store, place = object_store.located(target)
+        store, place = shared_files.located(target)
         store.put(place, Path(file))
         return True
     path = Path(target)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from components.costs import Speed, Work
 from components.schema import Json
-from components.store import output_folders
+from components.store import output_folders, shared_files
 from components.store.output_folders import NAME
 
 
@@ -102,7 +102,7 @@ def write(folder: Path, *, kind: str, now: datetime, body: Mapping[str, object])
         "files": files,
     }
     record = json.dumps(manifest, indent=2, default=str) + "\n"
-    if place := output_folders.shared_place(folder):
+    if place := shared_files.shared_place(folder):
         shared, path = place
         if shared.push(path, folder, record) != record:
             shared.pull(path, folder)

@@ -1,62 +1,21 @@
 """The folders of finished outputs: in this home, and where other machines find them.
 
 A folder with a manifest is finished, and never changed again. Its name is its key: the digest of
-all inputs, so that equal inputs find the finished folder. Where machines share no folder, an
-extension brings a ``SharedOutputs``; a home's folders are then a cache of what is there.
+all inputs, so that equal inputs find the finished folder.
 """
 
 import os
 import shutil
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Protocol, TypeAlias
 
 from components.store import file_locks
+from components.store.shared_files import shared_place
 
 NAME = "manifest.json"  # the last file of every output
 
 PARTIAL = ".partial"  # ends the name of a folder that is being fetched
-
-
-class SharedOutputs(Protocol):
-    """Where machines that share no folder keep outputs, by place: ``<root>/<workload>/<key>``."""
-
-    def pull(self, place: str, folder: Path) -> bool:
-        """Replace an unfinished or missing folder by the finished one; ``False``: there is none."""
-        ...
-
-    def push(self, place: str, folder: Path, record: str) -> str:
-        """Finish a folder there; return its manifest, another machine's if that was first."""
-        ...
-
-    def read(self, place: str) -> str | None:
-        """Return the text of a file; ``None`` if there is none."""
-        ...
-
-    def names(self, place: str) -> list[str]:
-        """List the names below a place, finished or not."""
-        ...
-
-    def remove(self, place: str) -> None:
-        """Delete all below a place, its manifest first."""
-        ...
-
-
-Place: TypeAlias = tuple[SharedOutputs, str]
-
-_find_place: Callable[[Path], Place | None] | None = None
-
-
-def share_by(find_place: Callable[[Path], Place | None]) -> None:
-    """Set what finds where an output, or a folder of outputs, lies for other machines."""
-    global _find_place
-    _find_place = find_place
-
-
-def shared_place(folder: Path) -> Place | None:
-    """Return where other machines find an output or a folder of outputs; ``None``: nowhere."""
-    return _find_place(folder) if _find_place else None
 
 
 def is_finished(folder: Path) -> bool:

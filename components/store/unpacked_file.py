@@ -1,6 +1,7 @@
-"""Read plain, gzip or zstd files as the bytes that they hold, despite damage."""
+"""Read plain, gzip or zstd files, as bytes despite damage, or as lines of JSON."""
 
 import gzip
+import json
 import zlib
 from collections.abc import Iterator
 from io import BufferedReader
@@ -8,10 +9,14 @@ from pathlib import Path
 
 import zstandard
 
+from components.schema import Json
+
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 UNPACKED_BYTES = 8 * 2**10  # packed bytes to unpack at once: zeros become 250 MB, logs 50 kB
 GZIP_READ = 256 * 2**10
+READ_BYTES = 2**20
+SHOWN_BYTES = 60  # of a line that is wrong
 
 
 def is_packed(path: Path) -> bool:
@@ -89,3 +94,41 @@ def _fill_plain(file: BufferedReader, view: memoryview) -> int:
     while filled < len(view) and (read := file.readinto(view[filled:])):
         filled += read
     return filled
+
+
+def read_json(path: Path) -> Iterator[tuple[int, Json]]:
+    """Yield the number and the value of each line that is not blank.
+
+    Raises:
+        OSError: The file can't be read.
+        ValueError: A line, which is named, is not JSON, or the file is damaged.
+    """
+    for number, line in enumerate(read_lines(path), start=1):
+        if line.strip():
+            yield number, _value(number, line)
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines; raise ``OSError`` or ``ValueError`` if the file can't be read whole."""
+    with path.open("rb") as file:
+        unpacked = UnpackedFile(file)
+        begun = list[bytes]()  # the pieces of a line whose end is not read yet
+        while piece := unpacked.read(READ_BYTES):
+            first, *others = bytes(piece).split(b"\n")
+            begun.append(first)
+            if others:
+                yield b"".join(begun)
+                yield from others[:-1]
+                begun = [others[-1]]
+        if unpacked.damage:
+            raise ValueError(unpacked.damage)
+        if rest := b"".join(begun):
+            yield rest
+
+
+def _value(number: int, line: bytes) -> Json:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        shown = line[:SHOWN_BYTES].decode(errors="replace").strip()
+        raise ValueError(f"line {number} is not JSON: {shown}") from error

@@ -7,7 +7,6 @@ from typing import NoReturn
 from components.extensions.canary import running_rollout, shared_rollouts
 from components.extensions.canary.running_rollout import RolloutStatus
 from components.extensions.canary.shared_rollouts import SharedEvidence
-from components.extensions.machines import object_store
 from components.schema import Json
 from flows.settings import Settings
 
@@ -36,7 +35,7 @@ def evidence_file(home: Settings, rollout_id: str) -> Path:
         return home.serve / ROLLOUTS / f"{rollout_id}.jsonl"
     copy = home.serve / EVIDENCE / f"{rollout_id}.jsonl"
     evidence = SharedEvidence(home.store, rollout_id, copy)
-    with object_store.reaching(f"reading the evidence of the canary {rollout_id}"):
+    with home.store.reaching(f"reading the evidence of the canary {rollout_id}"):
         while True:
             before = evidence.size
             evidence.exchange(is_sending=False)
@@ -63,7 +62,7 @@ def read_rollout(
     """
     text = None
     if rollout_id is not None and home.store is not None:
-        with object_store.reaching(f"reading how the canary of {workload} stands"):
+        with home.store.reaching(f"reading how the canary of {workload} stands"):
             text = shared_rollouts.read_standing(home.store, rollout_id)
     try:
         text = rollout_file(home, workload).read_text() if text is None else text

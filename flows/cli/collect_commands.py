@@ -476,14 +476,14 @@ def remove(
 
 def _share_tokens(home: settings.Settings) -> str | None:
     """Exchange tokens with the other machines; return why that can't be done now."""
-    from components.extensions.machines import object_store, shared_tokens
-    from components.extensions.machines.object_store import StoreError
+    from components.extensions.machines import shared_tokens
     from components.receive import client_tokens
+    from components.store.shared_files import StoreError
 
     if home.store is None:
         return None
     try:
-        with object_store.reaching(f"sharing tokens at {home.store.url}"):
+        with home.store.reaching(f"sharing tokens at {home.store.url}"):
             shared_tokens.synchronize(home.store, home.tokens)
     except client_tokens.TokenError as error:  # it must not keep another one from going
         print_error(str(error))

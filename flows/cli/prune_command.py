@@ -49,10 +49,9 @@ def prune(
     home = home_with_warehouse("pruning")
     before = datetime.now(UTC) - timedelta(days=older_than)
     with errors.status("looking for what nothing needs"):
-        from components.extensions.machines import object_store
         from flows.erasing import prune_outputs
 
-        reaching = object_store.reaching if home.store else nullcontext
+        reaching = home.store.reaching if home.store else nullcontext
         require_servers(home, "pruning")
         with reaching("pruning"):
             planned = prune_outputs.find_prunable(home, before)

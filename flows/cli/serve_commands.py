@@ -124,7 +124,7 @@ def status(as_json: AsJson = False) -> None:
 
 def _read_gateways(home: settings.Settings) -> "tuple[list[SeenGateway], str]":
     """Return what the gateways of the home's store wrote, and why that can't be read."""
-    from components.extensions.machines.object_store import StoreError
+    from components.store.shared_files import StoreError
     from flows import gateway_status
 
     try:

@@ -350,7 +350,7 @@ def check_versions(
     """Compare installed packages with our requirements and with the tested versions.
 
     Args:
-        required: Our own requirements. A pin among them, such as the DuckDB of a lake, counts
+        required: Our own requirements. A pin among them, such as the extra's DuckDB, counts
             instead of the tested version.
         installed: The version of each installed package.
         tested: The pins; empty where the list is missing.

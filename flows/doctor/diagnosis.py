@@ -12,11 +12,11 @@ from components.curate.row_judgement import environment
 from components.curate.settings import Rules
 from components.erase import tombstones
 from components.evaluate.engines import protocol
-from components.extensions.machines import object_store, shared_spool
-from components.extensions.machines.object_store import StoreError
+from components.extensions.machines import shared_spool, sharing
 from components.register import registry
 from components.store import archived_files, warehouse
 from components.store.lock import WarehouseBusyError
+from components.store.shared_files import StoreError
 from components.store.warehouse_port import WarehouseError
 from flows import deployments, gateway_status, home_workloads, settings, trials, workload_file
 from flows.doctor import checks, probes, server_checks
@@ -31,7 +31,7 @@ UPKEEP_LATE = timedelta(days=3)  # that a shared warehouse's upkeep, once a day,
 
 SHARED_REMEDY = "correct FLYWHEEL_WAREHOUSE, or what the message says (infra/lake.md)"
 
-WAREHOUSE_PLACES = ("lake", archived_files.ROOT)  # in the object store
+WAREHOUSE_PLACES = (sharing.TABLES, archived_files.ROOT)  # in the object store
 
 FILE_REMEDY = (
     "what the message says; upgrade this package if a newer release wrote it; `flywheel restore` a "
@@ -123,13 +123,13 @@ def check_shared_warehouse(home: Settings) -> Iterator[CheckResult]:
     try:
         late = home.shared_warehouse.is_due(datetime.now(UTC) - UPKEEP_LATE)
     except WarehouseError as error:
-        yield wrong("lake", str(error), SHARED_REMEDY)
+        yield wrong("warehouse", str(error), SHARED_REMEDY)
         return
     if late:
         remedy = "the flow `maintenance` merges them: `flywheel status` says whether it runs"
-        yield note("lake", f"{home.shared_warehouse} has files that nobody merges", remedy)
+        yield note("warehouse", f"{home.shared_warehouse} has files that nobody merges", remedy)
     else:
-        yield fine("lake", str(home.shared_warehouse))
+        yield fine("warehouse", str(home.shared_warehouse))
 
 
 def check_warehouse(home: Settings) -> Iterator[CheckResult]:
@@ -166,7 +166,7 @@ def check_store(home: Settings) -> Iterator[CheckResult]:
         return
     try:
         home.store.check()
-        with object_store.reaching(f"listing the object store {home.store.url}"):
+        with home.store.reaching(f"listing the object store {home.store.url}"):
             places = [*settings.STORED, *(WAREHOUSE_PLACES if home.shared_warehouse else ())]
             refused = {place: home.store.refused(place) for place in places}
             shipped = [] if "list" in refused["spool"] else shared_spool.listed(home.store)

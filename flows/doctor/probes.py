@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from components.decide.approvers import Approving
+from components.extensions.machines import sharing
 from components.models import device, model_signature
 from flows import access, approver_keys, prefect_api
 from flows.doctor.checks import BaseFolder, Compute, PathPermissions, PoolStatus, free_variables
@@ -163,7 +164,7 @@ def probe_compute() -> Compute:
 
 def package_requirements(*, is_shared: bool) -> list[Requirement]:
     """Read our package's requirements, and a shared warehouse's extra's; of other extras none."""
-    extras = ("", "lake") if is_shared else ("",)
+    extras = ("", sharing.EXTRA) if is_shared else ("",)
     listed = [Requirement(line) for line in metadata.requires(PACKAGE) or []]
     return [
         each

@@ -17,7 +17,6 @@ from components.erase.delete import SubjectMatch
 from components.erase.leftovers import Left, NamedFile, Searched
 from components.erase.subject import SearchTerms, Subject, keyed_digest
 from components.erase.tombstones import Erasure
-from components.extensions.machines.object_store import ObjectStore
 from components.store import (
     archived_files,
     file_locks,
@@ -26,6 +25,7 @@ from components.store import (
     spool,
     warehouse,
 )
+from components.store.shared_files import SharedFiles
 from components.store.warehouse import Connection
 from components.store.warehouse_port import GROUPS
 from flows import snapshots, sources
@@ -159,7 +159,7 @@ def clear_store(home: Settings, tainted: Sequence[Output]) -> None:
         home.store.forget_versions()
 
 
-def _stored_places(store: ObjectStore) -> list[str]:
+def _stored_places(store: SharedFiles) -> list[str]:
     return [
         f"{kind}/{workload}/{key}"
         for kind in ("snapshots", "adapters", "scorecards", "evidence")

@@ -6,9 +6,8 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from components.extensions.machines import object_store
-from components.extensions.machines.object_store import DamagedObjectError, ObjectStore, StoreError
 from components.store import manifest, output_folders
+from components.store.shared_files import DamagedObjectError, SharedFiles, StoreError
 from components.train import checkpoints
 from flows import settings
 from flows.jobs.job_specs import JobSpec, TrainSpec
@@ -86,7 +85,7 @@ def _place(adapter: Path) -> str:
 class _Sharing:
     """What of a job is in the store."""
 
-    def __init__(self, home: Settings, store: ObjectStore, spec: JobSpec, folder: Path) -> None:
+    def __init__(self, home: Settings, store: SharedFiles, spec: JobSpec, folder: Path) -> None:
         self._home, self._store, self._folder = home, store, folder
         self._adapter = spec.folder if isinstance(spec, TrainSpec) else None
         self._shown: dict[str, tuple[int, int]] = {}
@@ -98,7 +97,7 @@ class _Sharing:
         while not is_last:
             is_last = is_over.wait(EACH_SECONDS)
             # What could not be pushed is still new at the next look.
-            with suppress(*object_store.network_errors(), StoreError):
+            with suppress(StoreError), self._store.reaching("showing a job"):
                 self._show_files()
                 self._push_checkpoints()
 

@@ -22,8 +22,8 @@ from pydantic import TypeAdapter
 
 from components.erase import delete, subject_rows
 from components.erase.affected_outputs import Output, Outputs
-from components.extensions.machines.object_store import ObjectStore
 from components.store import file_locks, manifest, output_folders, warehouse, working_copy
+from components.store.shared_files import SharedFiles
 from flows.settings import Settings
 
 LOG = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def follow(home: Settings) -> None:
     if home.store is None:
         return
     enter(home)
-    # On a lake it may wait for a curation.
+    # On a shared warehouse it may wait for a curation.
     known = set[str]() if home.shared_warehouse else forget(home)
     threading.Thread(
         target=forget_until, args=(home, known, threading.Event()), daemon=True
@@ -132,7 +132,7 @@ def pruned_places(home: Settings) -> set[str]:
     }
 
 
-def _announce_prune(store: ObjectStore, text: str) -> str:
+def _announce_prune(store: SharedFiles, text: str) -> str:
     # Under a new name each time: whoever has looked at another looks at this.
     name = f"{PRUNE}{uuid4().hex}"
     store.write(f"erased/{name}.json", text)
@@ -142,9 +142,9 @@ def _announce_prune(store: ObjectStore, text: str) -> str:
 def forget(home: Settings, known: Set[str] = frozenset()) -> set[str]:
     """Delete this machine's copies of what erasures name; return the erasures that it looked at.
 
-    Those in ``known`` are passed over. Raise ``WarehouseBusyError`` where a curation on a lake is
-    waited for in vain. An output that is in the store as it is here was finished
-    after the erasure, or emptied by it, and stays.
+    Those in ``known`` are passed over. Raise ``WarehouseBusyError`` where a curation is waited for
+    in vain. An output that is in the store as it is here was finished after the erasure, or emptied
+    by it, and stays.
     """
     looked: set[str] = set()
     if home.store is None:
@@ -206,13 +206,13 @@ def take_back(home: Settings, known: Set[str], places: Iterable[str]) -> list[st
     return taken
 
 
-def _read_erased(store: ObjectStore, name: str) -> list[Output] | None:
+def _read_erased(store: SharedFiles, name: str) -> list[Output] | None:
     text = store.read(f"erased/{name}") if name.endswith(".json") else None
     return None if text is None else OUTPUTS.validate_json(text)
 
 
 def has_old_warehouse(home: Settings) -> bool:
-    """Return whether a home whose warehouse is a lake has a DuckDB file from before it."""
+    """Return whether a home with a shared warehouse has a DuckDB file from before it."""
     return home.shared_warehouse is not None and home.warehouse.exists()
 
 
@@ -233,7 +233,7 @@ def forget_judgements(home: Settings) -> None:
 
 
 def forget_archived(home: Settings) -> None:
-    """Delete this home's files of retention that no row names, such as those now beside a lake."""
+    """Delete this home's files of retention that no row names, such as those now shared."""
     if home.archive.exists():
         with warehouse.connect(home.tables, writes=("raw",)) as con:
             subject_rows.drop_unnamed(con, [str(home.archive)])

@@ -8,7 +8,6 @@ from contextlib import suppress
 
 import uvloop
 
-from components.extensions.machines.object_store import StoreError
 from components.serve import gateway_process, response_id
 from components.serve.champion_watch import RegistryAddress
 from components.serve.follower import following
@@ -17,6 +16,7 @@ from components.serve.routes import Current
 from components.serve.serve_places import ServePlaces
 from components.serve.settings import ServeSettings
 from components.store import file_locks
+from components.store.shared_files import StoreError
 from flows import access, gateway_status, trials
 from flows.settings import HOST, SERVE_PORT, Settings, load
 

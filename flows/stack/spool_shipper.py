@@ -4,10 +4,11 @@ import time
 from collections.abc import Callable
 from threading import Event, Thread
 
-from components.extensions.machines import object_store, shared_spool, shared_tokens
-from components.extensions.machines.object_store import ObjectStore, StoreError
+from components.extensions.machines import shared_spool, shared_tokens
+from components.extensions.machines.sharing import Files
 from components.receive.client_tokens import TokenError
 from components.store import file_locks
+from components.store.shared_files import StoreError
 from flows.settings import Settings
 
 SECONDS = 5.0  # between two looks, as long as a receiver writes to one segment
@@ -16,7 +17,7 @@ REPORT_SECONDS = 60.0  # between two lines about what was shipped
 Report = Callable[[str], None]
 
 
-def ship_once(home: Settings, store: ObjectStore) -> int:
+def ship_once(home: Settings, store: Files) -> int:
     """Take over the clients' tokens and ship the sealed segments; return how many were shipped.
 
     Raises:
@@ -30,7 +31,7 @@ def ship_once(home: Settings, store: ObjectStore) -> int:
     return shipped
 
 
-def ship_until(home: Settings, store: ObjectStore, is_over: Event, report: Report) -> None:
+def ship_until(home: Settings, store: Files, is_over: Event, report: Report) -> None:
     """Ship every ``SECONDS``; what fails is reported once, and tried again.
 
     Tokens are taken over in a thread of their own: one that was revoked must not work on for as
@@ -56,21 +57,21 @@ def ship_until(home: Settings, store: ObjectStore, is_over: Event, report: Repor
     tokens.join(SECONDS)
 
 
-def _take_over_tokens(home: Settings, store: ObjectStore) -> None:
-    with object_store.reaching(f"sharing tokens at {store.url}/{shared_tokens.PLACE}"):
+def _take_over_tokens(home: Settings, store: Files) -> None:
+    with store.reaching(f"sharing tokens at {store.url}/{shared_tokens.PLACE}"):
         shared_tokens.synchronize(store, home.tokens)
 
 
-def _ship(home: Settings, store: ObjectStore) -> int:
+def _ship(home: Settings, store: Files) -> int:
     with (
         # A collect of this home would delete in the store what it fetched and no longer found here.
         file_locks.held(home.locks / shared_spool.PLACE),
-        object_store.reaching(f"shipping {home.spool} to {store.url}/{shared_spool.PLACE}"),
+        store.reaching(f"shipping {home.spool} to {store.url}/{shared_spool.PLACE}"),
     ):
         return len(shared_spool.ship(store, home.spool))
 
 
-def _repeat(work: Callable[[], None], store: ObjectStore, is_over: Event, report: Report) -> None:
+def _repeat(work: Callable[[], None], store: Files, is_over: Event, report: Report) -> None:
     problem = ""
     while not is_over.is_set():
         try:

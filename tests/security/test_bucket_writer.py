@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from components.extensions.machines.object_store import ObjectStore, StoreError
-from components.store import output_folders
+from components.store import output_folders, shared_files
 from flows import settings
 from tests.support import buckets
 from tests.support.buckets import finish_output
@@ -63,4 +63,4 @@ def test_a_path_that_leads_out_is_no_place_of_the_store(home: Path) -> None:
     assert not output_folders.fetch(home / "snapshots" / ".." / "keys")
     with pytest.raises(StoreError, match="leads out of its folder"):
         STORE.pull("snapshots/../keys", home / "keys")
-    assert output_folders.shared_place(home / "snapshots" / "support") is not None
+    assert shared_files.shared_place(home / "snapshots" / "support") is not None

@@ -30,6 +30,7 @@ from components.store.output_folders import (
     sole_puller,
     sync_file,
 )
+from components.store.shared_files import DamagedObjectError, StoreError
 
 OLDEST = (2025, 3)
 """The first version of s3fs to write on a condition; older ones ignore ``mode="create"``."""
@@ -42,14 +43,6 @@ CALL_ATTEMPTS = 2  # of s3fs, each with botocore's: what breaks in the middle of
 """A server that accepts and never answers ends a command after all of these, 90 seconds."""
 
 
-class StoreError(RuntimeError):
-    """The object store can't be used; the message has the reason and the remedy."""
-
-
-class DamagedObjectError(ValueError):
-    """An object is not what the manifest of its output says."""
-
-
 @dataclass(frozen=True, slots=True)
 class ObjectStore:
     """A bucket and a prefix in it, ``s3://bucket/prefix``.
@@ -59,6 +52,14 @@ class ObjectStore:
     """
 
     url: str
+
+    @contextmanager
+    def reaching(self, doing: str) -> Generator[None]:
+        """Raise ``StoreError``, which begins with ``doing``, where the store can't be reached."""
+        try:
+            yield
+        except network_errors() as error:
+            raise StoreError(f"{doing}: {error}") from error
 
     def push(self, place: str, folder: Path, record: str) -> str:
         """Push the files that a manifest names, then the manifest.
@@ -452,15 +453,6 @@ class ObjectStore:
 
 def _time_of(answer: Mapping[str, Any]) -> float:
     return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
-
-
-@contextmanager
-def reaching(doing: str) -> Generator[None]:
-    """Raise ``StoreError``, which begins with ``doing``, where the store can't be reached."""
-    try:
-        yield
-    except network_errors() as error:
-        raise StoreError(f"{doing}: {error}") from error
 
 
 def network_errors() -> tuple[type[Exception], ...]:

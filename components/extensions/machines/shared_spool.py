@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from components.extensions.machines import object_store
 from components.extensions.machines.object_store import ObjectStore
 from components.store import spool
+from components.store.shared_files import StoreError
 from components.store.spool import SEALED
 
 PLACE = "spool"
@@ -73,7 +73,7 @@ def clock_ahead_ns(store: ObjectStore) -> int:
 
     Multiples of ``CLOCK_SECONDS``; 0 where it can't be known.
     """
-    with contextlib.suppress(*object_store.network_errors(), KeyError):
+    with contextlib.suppress(StoreError, KeyError), store.reaching("reading its clock"):
         return round(store.seconds_ahead(PLACE) / CLOCK_SECONDS) * int(CLOCK_SECONDS * 1e9)
     return 0
 

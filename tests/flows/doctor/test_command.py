@@ -116,7 +116,10 @@ def test_an_engine_that_is_not_installed_is_among_them(home: Path) -> None:
     [
         pytest.param("", "wrong  warehouse: {home}/warehouse.duckdb can't be opened: ", id="file"),
         pytest.param(
-            "postgres://ann@127.0.0.1:9/gone", "wrong  lake: ", id="lake", marks=pytest.mark.slow
+            "postgres://ann@127.0.0.1:9/gone",
+            "wrong  warehouse: ",
+            id="lake",
+            marks=pytest.mark.slow,
         ),
     ],
 )

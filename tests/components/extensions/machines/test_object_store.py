@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from s3fs import S3FileSystem
 
-from components.extensions.machines import moved_outputs, object_store
+from components.extensions.machines import moved_outputs
 from components.extensions.machines.object_store import DamagedObjectError, ObjectStore, StoreError
 from components.store import manifest, output_folders
 from components.store.output_folders import SourceGoneError
@@ -325,7 +325,7 @@ def test_a_store_whose_answers_are_cut_is_named(tmp_path: Path) -> None:
 
 
 def copy_from(store: ObjectStore, path: Path) -> None:
-    with object_store.reaching("copying"):
+    with store.reaching("copying"):
         store.get("spool/segment", path)
 
 
