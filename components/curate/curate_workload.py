@@ -31,7 +31,7 @@ from components.curate.near import near_requests, request_words
 from components.curate.parsed_rows import ParsedRows
 from components.curate.placed_rows import PlacedRows, near_objection
 from components.curate.preferences import weigh
-from components.curate.redaction import conversations, surrogate_writer
+from components.curate.redaction import conversations, surrogate_keys
 from components.curate.redaction.clean_exchanges import CleanExchanges
 from components.curate.row_budget import CountsTokens
 from components.curate.row_clusters import Relations
@@ -149,7 +149,7 @@ def curate(
                 warehouse.refresh(con, "curated/standings", workload_id=workload_id, **values)
                 if rules.holdout_per_cluster is not None:
                     _cap_clusters(con, workload_id, rules.holdout_per_cluster)
-                keyring = surrogate_writer.open_keyring(
+                keyring = surrogate_keys.open_keyring(
                     con,
                     workload_id,
                     rules.redaction,

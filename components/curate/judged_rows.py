@@ -15,8 +15,8 @@ from components.curate import judgement_columns, text_codes
 from components.curate.near import hashed_words, text_words
 from components.curate.near.hashed_words import Hashes, TextColumn
 from components.curate.near.request_columns import RequestColumns
-from components.curate.redaction import surrogate_writer
-from components.curate.redaction.surrogate_writer import Conversations, RedactedTurn
+from components.curate.redaction import surrogate_keys
+from components.curate.redaction.surrogate_keys import Conversations, RedactedTurn
 from components.curate.row_clusters import Origins
 from components.curate.text_codes import MISSING, CodeLists, Ints, Marks
 from components.store.arrow import compute
@@ -196,16 +196,16 @@ class JudgedRows:
 
     def _conversation_names(self, seed: int | None) -> tuple[Any, Any]:
         ids: list[Any] = [pa.array([], pa.large_string())]
-        names: list[Any] = [pa.array([], surrogate_writer.NAME)]
+        names: list[Any] = [pa.array([], surrogate_keys.NAME)]
         for part in self.parts:
             table = part.read("interaction_id", "conversation")
             texts = compute.coalesce(table.column("conversation"), table.column("interaction_id"))
             named = [
-                surrogate_writer.conversation_name(text, seed)
+                surrogate_keys.conversation_name(text, seed)
                 for text in judgement_columns.values_of(texts)
             ]
             ids.append(table.column("interaction_id").combine_chunks().cast(pa.large_string()))
-            names.append(pa.array(named, surrogate_writer.NAME))
+            names.append(pa.array(named, surrogate_keys.NAME))
         every = pa.concat_arrays(ids)
         order = compute.sort_indices(every)
         return every.take(order), pa.concat_arrays(names).take(order)
@@ -221,7 +221,7 @@ class JudgedRows:
             for logged_us, interaction_id, language, text, marked in judgement_columns.marked_of(
                 table
             ):
-                name = surrogate_writer.conversation_name(text or interaction_id, seed)
+                name = surrogate_keys.conversation_name(text or interaction_id, seed)
                 turn = RedactedTurn(interaction_id, name, language, marked)
                 turns.append((logged_us, turn))
         turns.sort(key=lambda logged: (logged[0], logged[1].interaction_id))

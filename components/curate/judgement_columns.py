@@ -14,7 +14,7 @@ from components.curate.near.request_columns import NearRequest
 from components.curate.redaction.conversations import Rewritten
 from components.curate.redaction.patterns import Kind
 from components.curate.redaction.placeholders import Occurrence
-from components.curate.redaction.surrogate_writer import Marked
+from components.curate.redaction.surrogate_keys import Marked
 from components.curate.row_clusters import RequestOrigin
 from components.curate.row_judgement import RowJudgement
 from components.curate.rules.screen import NOTHING_FOUND, Flag, Screened

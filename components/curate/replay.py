@@ -20,7 +20,7 @@ from components.curate.near.hashed_words import DigestedWords
 from components.curate.near.request_columns import NearRequest
 from components.curate.preferences import preference_rows
 from components.curate.redaction import conversations
-from components.curate.redaction.surrogate_writer import Keyring, Marked
+from components.curate.redaction.surrogate_keys import Keyring, Marked
 from components.curate.row_budget import Budget, CountsTokens, ExampleText
 from components.curate.row_judgement import RowJudgement
 from components.curate.settings import Rules, SplitBy

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from components.curate import replay, row_budget
-from components.curate.redaction.surrogate_writer import Keyring
+from components.curate.redaction.surrogate_keys import Keyring
 from components.curate.replay import Judge
 from components.curate.row_budget import Budget, CountsTokens, Trainable
 from components.curate.settings import Balance, Rules

@@ -2,5 +2,5 @@
 
 canary: an approved version proves itself on a share of today's traffic. embedded: the engine that
 serves a base and its adapters by itself, as a process. judge: a model compares answers. machines:
-what machines that share no folder share in an object store.
+what machines that share no folder share in an object store. surrogates: made-up values in place of redacted ones.
 """

@@ -5,9 +5,11 @@ from collections.abc import Iterable
 
 from components.curate.redaction import json_texts, redactor
 from components.curate.redaction.redactor import Conversation, Redacted
-from components.curate.redaction.surrogate_writer import ConversationSurrogates as StandIns
-from components.curate.redaction.surrogate_writer import Marked
+from components.curate.redaction.surrogate_keys import Marked
 from components.curate.settings import Allowed, Redaction
+from components.extensions.surrogates.conversation_surrogates import (
+    ConversationSurrogates as StandIns,
+)
 from components.schema import Json
 from tests.support import logs
 

@@ -10,7 +10,7 @@ from components.curate.redaction import json_texts, redactor
 from components.curate.redaction.patterns import Kind
 from components.curate.redaction.placeholders import TooMuchError
 from components.curate.redaction.redactor import Conversation, Redacted
-from components.curate.redaction.surrogate_writer import Keyring, Marked
+from components.curate.redaction.surrogate_keys import Keyring, Marked
 from components.curate.settings import Redaction
 
 MAX_CHARACTERS = 2**20

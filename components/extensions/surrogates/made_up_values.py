@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from components.curate.redaction import contact, identity_numbers, secret_values, surrogate_names
+from components.curate.redaction import contact, identity_numbers, secret_values
 from components.curate.redaction.patterns import Kind, digits_of, plain, word_list
-from components.curate.redaction.surrogate_names import DIGITS, LOWER, Chance
+from components.extensions.surrogates import surrogate_names
+from components.extensions.surrogates.surrogate_names import DIGITS, LOWER, Chance
 
 TRIES = 1000  # maximum draws of an identity number until it has a valid form, such as a valid month
 

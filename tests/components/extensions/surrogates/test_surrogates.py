@@ -7,9 +7,10 @@ import string
 import jsonschema_rs
 import pytest
 
-from components.curate.redaction import identity_numbers, surrogate_names
+from components.curate.redaction import identity_numbers
 from components.curate.redaction.redactor import Conversation
 from components.curate.settings import Redaction
+from components.extensions.surrogates import surrogate_names
 from components.schema import Json
 from tests.support import logs
 from tests.support.talk import arguments, made_up, said, stand_in, text_call, user
