@@ -1,18 +1,20 @@
 """Load spool segments and OTLP requests; delete a segment once all its rows are committed."""
 
 import base64
+import hashlib
 import json
 import re
 import sys
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from components.collect import files, joint_load, load_file, loaded_calls
+from components.collect import files, joint_load, load_file
 from components.collect.joint_load import FilePart
 from components.collect.lines import Unreadable
 from components.collect.load_file import Loaded
@@ -27,7 +29,7 @@ from components.collect.source import (
 )
 from components.collect.sources import fields, openai_api, openai_logs, otlp, otlp_encoding
 from components.schema import Json
-from components.store import manifest, spool
+from components.store import manifest, spool, warehouse
 from components.store.spool import Damaged, Entry
 from components.store.warehouse import Connection
 
@@ -55,6 +57,9 @@ TOGETHER_BYTES = 4 * 2**20
 HOLD_BACK_SECONDS = 60.0
 """For how long a model call waits for its span or its log records: exporters send them apart, and
 another receiver may have taken them."""
+
+REMEMBERED = timedelta(days=7)
+"""How long after its load a call's parts are known: longer than exporters try again."""
 
 TELEMETRY: tuple[spool.Kind, ...] = ("traces", "logs")
 CALLS = "gen_ai.", "openinference.span.kind", "langfuse.observation.type", "mlflow.spanType"
@@ -163,9 +168,9 @@ def _load_requests(
     defaults = Defaults(workload_id=client, client_id=client)
     origin = RecordOrigin(str(place), digest, otlp.NAME, defaults, now)
     requests = _ClientRequests(segments, recent, defaults)
-    calls = loaded_calls.read(con, client, requests.call_keys())
+    calls = _loaded_before(con, client, requests.call_keys())
     records = requests.records(kept, calls)
-    remember = partial(loaded_calls.remember, client=client, calls=calls, now=now)
+    remember = partial(_remember, client=client, calls=calls, now=now)
     loaded = load_file.load_records(con, origin, records, finish=remember)
     if is_all:
         for path in {*paths} - kept:
@@ -244,6 +249,39 @@ class _ClientRequests:
             return None
         is_of_calls = any(text in row.text for text in CALLS)
         return row if is_of_calls else None  # applications send all their spans
+
+
+def _loaded_before(con: Connection, client: str, keys: Iterable[otlp.Key]) -> otlp.LoadedCalls:
+    digests = {_call_digest(key): key for key in keys}
+    parts = defaultdict[otlp.Key, set[bytes]](set)
+    if digests:
+        with warehouse.present(con, "arrived", {"call_digest": [*digests]}):
+            for row in warehouse.select(con, "temp/loaded_parts", client_id=client):
+                parts[digests[str(row["call_digest"])]].add(bytes.fromhex(str(row["part_digest"])))
+    return otlp.LoadedCalls({key: frozenset(known) for key, known in parts.items()})
+
+
+def _remember(con: Connection, *, client: str, calls: otlp.LoadedCalls, now: datetime) -> None:
+    # So that a part sent again is not another call.
+    con.execute(
+        "delete from raw.loaded_parts where loaded_at < $before", {"before": now - REMEMBERED}
+    )
+    rows: list[warehouse.Row] = [
+        {
+            "client_id": client,
+            "call_digest": _call_digest(key),
+            "part_digest": part.hex(),
+            "loaded_at": now,
+        }
+        for key, parts in calls.now.items()
+        if key not in calls.earlier
+        for part in sorted(parts)
+    ]
+    warehouse.insert(con, "raw.loaded_parts", rows)
+
+
+def _call_digest(key: otlp.Key) -> str:
+    return hashlib.md5(json.dumps(key).encode(), usedforsecurity=False).hexdigest()
 
 
 def _signal(row: SourceRow) -> spool.Kind:

@@ -2,7 +2,7 @@
 
 transformers' model of the base computes; its linear layers and attention are replaced, so that a
 step takes rows of many requests, each with its adapter. Layers with the same input (q, k and v, or
-gate and up) are one product; on a CPU a base in fp32 has its weights in fp16 (``half_weights``).
+gate and up) are one product; on a CPU a base in fp32 has its weights in fp16 (``decoder_layers``).
 """
 
 import gc
@@ -20,7 +20,7 @@ from transformers.cache_utils import DynamicLayer  # noqa: TID253 - as above
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS  # noqa: TID253 - as above
 
 from components.extensions.cpu.prefix_cache.weights import Multiply
-from components.extensions.embedded import decoder_layers, half_weights
+from components.extensions.embedded import decoder_layers
 from components.extensions.embedded.attached_lora import AttachedLora, GroupShape, attach
 from components.extensions.embedded.lazy_memory import trim_heap
 from components.extensions.embedded.lora_folder import LoraAdapter
@@ -133,8 +133,12 @@ def _multiply(layers: Sequence[nn.Linear]) -> Multiply:
     if any(b is not None for b in biases):
         none = [layer.weight.new_zeros(layer.out_features) for layer in layers]
         bias = torch.cat([b if b is not None else n for b, n in zip(biases, none, strict=True)])
-    if weight.device.type == "cpu" and weight.dtype == torch.float32 and half_weights.works():
-        return half_weights.half_multiply(weight, bias)
+    if (
+        weight.device.type == "cpu"
+        and weight.dtype == torch.float32
+        and decoder_layers.has_half_product()
+    ):
+        return decoder_layers.half_multiply(weight, bias)
     return lambda x: nn.functional.linear(x, weight, bias)
 
 
@@ -301,7 +305,7 @@ class SharedBase:
     def _require_equal(self, folder: Path, expected: torch.Tensor) -> None:
         difference = _difference(self._probe_slots(), expected)
         tolerance = ROUNDED if self.model.dtype == torch.float32 else IN_16_BITS
-        if self.model.dtype == torch.float32 and not half_weights.works():
+        if self.model.dtype == torch.float32 and not decoder_layers.has_half_product():
             tolerance = EXACT
         if not difference < tolerance:
             raise UnservableBaseError(

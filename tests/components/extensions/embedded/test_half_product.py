@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from components.extensions.embedded import half_weights
+from components.extensions.embedded import decoder_layers
 
 pytestmark = pytest.mark.skipif(
     "fbgemm" not in torch.backends.quantized.supported_engines, reason="torch has no FBGEMM here"
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def test_torch_with_fbgemm_has_the_kernel() -> None:
-    assert half_weights.works()
+    assert decoder_layers.has_half_product()
 
 
 @pytest.mark.parametrize("has_bias", [True, False])
@@ -20,13 +20,13 @@ def test_a_product_is_that_of_the_rounded_weight(has_bias: bool) -> None:
     weight, rows = torch.randn(70, 96) / 8, torch.randn(5, 96)
     bias = torch.randn(70) if has_bias else None
     expected = torch.nn.functional.linear(rows, weight.half().float(), bias)
-    found = half_weights.half_multiply(weight, bias)(rows)
+    found = decoder_layers.half_multiply(weight, bias)(rows)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 6, 7, 33])
 def test_a_row_has_the_same_product_beside_any_others(count: int) -> None:
     torch.manual_seed(0)
-    multiply = half_weights.half_multiply(torch.randn(130, 96), None)
+    multiply = decoder_layers.half_multiply(torch.randn(130, 96), None)
     rows = torch.randn(64, 96)
     assert torch.equal(multiply(rows)[:count], multiply(rows[:count]))
