@@ -98,7 +98,7 @@ def opened(
         closing(base.cursor()) as con,
     ):
         lake_schema.migrate(con, lake, schema, filling=filling)
-        show(con, lake, writes)
+        show(lake, con, writes)
         for text in (*schema.scratch, *schema.views):
             con.execute(text)
         yield con
@@ -229,7 +229,7 @@ def _s3_options() -> str:
     return ", ".join(f"{name} {quoted(text)}" for name, text in named.items())
 
 
-def show(con: Connection, lake: "Lake", writes: Sequence[Group] = ()) -> None:
+def show(lake: "Lake", con: Connection, writes: Sequence[Group] = ()) -> None:
     """Let a connection find the tables of the lake, the book and the scratch database."""
     warehouse_port.note(con, lake)
     _writable[con] = writes

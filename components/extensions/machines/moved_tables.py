@@ -63,14 +63,14 @@ def is_new(lake: "Lake") -> bool:
         return session.execute("select to_regclass('raw.migrations')").fetchall() == [(None,)]
 
 
-def fill(file: Path, target: "Lake", report: Callable[[str], None], wait_seconds: float) -> None:
+def fill(target: "Lake", file: Path, report: Callable[[str], None], wait_seconds: float) -> None:
     """Copy all tables of a file into a new lake, which nobody else can open before all are there.
 
     The files of retention are copied to the lake's object store, if it has one.
 
     Args:
-        file: The DuckDB file.
         target: A lake whose database has no tables.
+        file: The DuckDB file.
         report: Called with the name of each table that is there.
         wait_seconds: How long another process may hold one of both.
 

@@ -51,7 +51,7 @@ def test_a_new_lake_gets_every_row_of_a_file_and_a_file_every_row_of_the_lake(
     before, names = contents(file), list[str]()
     place = Lake(lakes.database("filled"), str(tmp_path / "lake"))
     assert moved_tables.is_new(place)
-    moved_tables.fill(file, place, names.append, 10.0)
+    moved_tables.fill(place, file, names.append, 10.0)
     assert sorted(names) == sorted(before)
     assert not moved_tables.is_new(place)
     with warehouse.connect(place, writes=()) as con:
@@ -78,7 +78,7 @@ def test_nobody_opens_a_lake_that_a_killed_copy_has_not_filled(file: Path, tmp_p
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        moved_tables.fill(file, place, end, 10.0)
+        moved_tables.fill(place, file, end, 10.0)
     groups: tuple[tuple[warehouse_port.Group, ...], ...] = ((), ("raw",))
     for writes in groups:
         refused = pytest.raises(
@@ -117,7 +117,7 @@ def test_archived_rows_go_to_the_lakes_bucket_and_come_back(
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         place = Lake(lakes.database("moved_archive"), "s3://moved/team/lake")
-        moved_tables.fill(archived, place, lambda _: None, 10.0)
+        moved_tables.fill(place, archived, lambda _: None, 10.0)
         (there,) = archived_paths(place)
         assert there.startswith("s3://moved/team/archive/interactions/a%20b%2F%C3%BC/2023-11/")
         copy, home = tmp_path / "scratch" / "warehouse.duckdb", tmp_path / "home"
