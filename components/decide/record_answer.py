@@ -35,8 +35,6 @@ LOCKED = timedelta(days=1)
 
 EARLY = timedelta(minutes=5)  # how far ahead the signing person's clock may be
 
-LATE = timedelta(minutes=15)  # how old the signature of a rollback request may be
-
 
 def write(
     answered: Sequence[Link],
@@ -101,16 +99,6 @@ class Question:
     evidence: str
     flow_run_id: str
     attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class RollbackRequest:
-    """The person who requests a rollback, and the proof; ``secret`` is that of the codes."""
-
-    by: str
-    code: str = ""
-    signature: str = ""
-    secret: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,41 +250,6 @@ def check_signature(
         signature.key, validity.signers_of(rules, expected.approver), times
     )
     return signed if is_theirs else "signature_key"
-
-
-def objection_to_order(
-    con: Connection,
-    rules: ApprovalRules,
-    order: RollbackRequest,
-    expected: Statement,
-    *,
-    now: datetime,
-) -> Refused | None:
-    """Return why a rollback request is refused; ``None`` if it is accepted.
-
-    An accepted code is recorded. ``expected`` is the statement that must be signed, without a
-    time.
-    """
-    if not order.by.strip():
-        return "unnamed"
-    if rules.people and rules.find(order.by) is None:
-        return "unlisted"
-    if rules.proof == "code":
-        return check_code(con, order.by, order.code, order.secret, now=now)
-    if rules.proof == "name":
-        return None
-    signed = check_signature(order.signature, expected, rules, now=now)
-    if not isinstance(signed, Signed):
-        return signed
-    if statement.read(signed.line).signed_at < now - LATE:
-        return "signature_late"
-    return "signature_used" if signed.line in _signed_lines(con, expected.workload) else None
-
-
-def _signed_lines(con: Connection, workload: str) -> set[str]:
-    """Return the statements that were used: one signature can be written down in many ways."""
-    documents = (link.document for link in decision_log.links(con, workload_id=workload))
-    return {signed.line for text in documents if text and (signed := statement.split(text))}
 
 
 def check_code(

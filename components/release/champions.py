@@ -5,10 +5,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from components.decide import decision_log, validity
+from components.decide import decision_log
 from components.decide.approvers import OPEN, ApprovalRules
-from components.decide.chain import Link
-from components.decide.decision_log import LogEvent
 from components.decide.statement import Statement
 from components.register import registry, tracking, version_tags
 from components.register.version_tags import CHALLENGER, CHAMPION
@@ -21,10 +19,10 @@ from components.release.release_state import (
     RollbackError,
     UnapprovedError,
 )
-from components.release.rollback_rules import Order, Proved, RefusedOrderError
+from components.release.rollback_rules import Order
 from components.store import warehouse
 from components.store.lock import PATIENCE_SECONDS, WarehouseBusyError
-from components.store.warehouse import Connection, Location
+from components.store.warehouse import Location
 
 AT_ONCE_SECONDS = 3.0  # a rollback waits no longer for the warehouse before it moves the alias
 
@@ -98,13 +96,8 @@ def rollback_outlook(workload: str, to: str | None) -> RollbackOutlook:
 def rollback_form(home: Installation, order: Order) -> tuple[Statement, ApprovalRules]:
     """Write the statement to sign for a rollback, without its time; return the rules, too."""
     with warehouse.connect(home.tables) as con:
-        rules = rollback_rules.in_force(home, con, order.workload)
-        with warehouse.transaction(con):
-            under = decision_log.in_force(con, order.workload, rules, now=_now())
         known = release_state.verified_state(con, order.workload)
-    change = _plan(order, known)
-    signing = rollback_rules.signing(home, change, rules)
-    return rollback_rules.statement_of(change, signing, under.digest), rules
+    return rollback_rules.form(home, _plan(order, known))
 
 
 def promote(home: Installation, change: ChampionChange) -> None:
@@ -278,18 +271,9 @@ def _roll_back(home: Installation, order: Order, wait_seconds: float) -> Recorde
         return finished
     with warehouse.connect(home.tables, wait_seconds) as con:
         known = release_state.verified_state(con, workload)
-        rules = rollback_rules.in_force(home, con, workload)
-        with warehouse.transaction(con):  # they stay in force if the order is refused
-            decision_log.in_force(con, workload, rules, now=_now())
     change = _plan(_aimed(order, left, known), known)
-    signing = rollback_rules.signing(home, change, rules)
-    about, now = _left_evidence(change), _now()
-    try:
-        with warehouse.connect(home.tables, wait_seconds) as con, warehouse.transaction(con):
-            proved = rollback_rules.prove(con, change, order, rules, signing)
-            link = _record(con, Pending(change, now, order.flow_run_id), about, proved)
-    except RefusedOrderError as refused:
-        raise rollback_rules.refuse(home, change, refused) from None
+    about = _left_evidence(change)
+    link = rollback_rules.record_order(home, change, order, about=about, wait_seconds=wait_seconds)
     why = f"the champion was rolled back to version {change.version}"
     home.end_trial(workload, why)
     project(home, workload)
@@ -378,8 +362,14 @@ def _append_pending(home: Installation, workload: str) -> bool:
             rules = rollback_rules.in_force(home, con, workload)
             # It was ordered while anybody might: under rules that came since it would break them.
             under = decision_log.in_force(con, workload, OPEN, now=_now())
-            proved = Proved(rollback_rules.body(change, "name", under.digest))
-            _record(con, pending, about, proved)
+            rollback_rules.append_order(
+                con,
+                change,
+                about,
+                pending.ordered_at,
+                pending.flow_run_id,
+                ("name", under.digest, ""),
+            )
             decision_log.in_force(con, workload, rules, now=_now())
             if target.tainted and (left := change.champion_before) is not None:
                 back = release_state.plan_erasure(
@@ -395,22 +385,6 @@ def _left_evidence(change: ChampionChange) -> str:
     if change.champion_before is None:
         return change.evidence_digest
     return registry.version_numbered(change.workload_id, change.champion_before).evidence
-
-
-def _record(con: Connection, order: Pending, about: str, proved: Proved) -> Link:
-    change = order.change
-    event = LogEvent(
-        kind="rollback",
-        workload=change.workload_id,
-        evidence=about,
-        flow_run_id=order.flow_run_id,
-        decided_at=order.ordered_at,
-        approver=change.asked_by,
-        comment=f"to version {change.version}: {change.reason or validity.UNEXPLAINED}",
-        body=proved.body,
-        document=proved.document,
-    )
-    return decision_log.append_event(con, event)
 
 
 def _now() -> datetime:

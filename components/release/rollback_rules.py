@@ -1,20 +1,23 @@
 """The rules of rollbacks, and how the order of one is proved."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from components.decide import approvers as all_rules
 from components.decide import chain, decision_log, record_answer, statement, validity
 from components.decide.approvers import ApprovalRules, Approver
-from components.decide.chain import Refused
+from components.decide.chain import Link, Refused
 from components.decide.decision_log import LogEvent
-from components.decide.statement import Statement
+from components.decide.record_answer import ProofContext
+from components.decide.statement import Signed, Statement
 from components.gate import evidence_folder
 from components.release import champion_files
 from components.release.champion_files import Installation, KnownChampions, UnreadableRulesError
 from components.release.release_state import ChampionChange, RollbackError
-from components.store import warehouse
+from components.store import lock, warehouse
 from components.store.manifest import folder_digest
 from components.store.warehouse import Connection
 
@@ -45,21 +48,7 @@ class Order:
             object.__setattr__(self, name, chain.encodable(getattr(self, name)))
 
 
-@dataclass(frozen=True, slots=True)
-class Proved:
-    """What the chain keeps of the proof of an order."""
-
-    body: str
-    document: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Signing:
-    """What an order's proof is checked against: digests of files, and the code's secret."""
-
-    evidence: str
-    adapter: str
-    secret: str | None
+LATE = timedelta(minutes=15)  # how old the signature of an order may be
 
 
 class RefusedOrderError(Exception):
@@ -102,22 +91,93 @@ def in_force(home: Installation, con: Connection, workload: str) -> ApprovalRule
     return all_rules.read_rules(known[-1]) if known else all_rules.OPEN
 
 
-def signing(home: Installation, change: ChampionChange, rules: ApprovalRules) -> Signing:
-    """Compute what the proof of an order is checked against, from the home's files."""
+def form(home: Installation, change: ChampionChange) -> tuple[Statement, ApprovalRules]:
+    """Write the statement to sign for an order, without its time; return the rules, too."""
+    rules, digest = _put_in_force(home, change, lock.PATIENCE_SECONDS)
+    return _statement(change, _context(home, change, rules), digest), rules
+
+
+def record_order(
+    home: Installation,
+    change: ChampionChange,
+    order: Order,
+    *,
+    about: str,
+    wait_seconds: float = lock.PATIENCE_SECONDS,
+    also: Callable[[Connection], None] = lambda _: None,
+) -> Link:
+    """Prove an order, and append it to the chain in one transaction with ``also``.
+
+    ``about`` is the evidence of the version that is left. ``RollbackError``: it is refused, which
+    is recorded.
+    """
+    rules, _ = _put_in_force(home, change, wait_seconds)  # they stay so if it is refused
+    context, document = _context(home, change, rules), ""
+    try:
+        with warehouse.connect(home.tables, wait_seconds) as con, warehouse.transaction(con):
+            now = datetime.now(UTC)
+            under = decision_log.in_force(con, change.workload_id, rules, now=now).digest
+            if not order.is_policy:
+                document = _prove(con, order, rules, context, _statement(change, context, under))
+            also(con)
+            proof = validity.POLICY if order.is_policy else rules.proof
+            return append_order(
+                con, change, about, now, order.flow_run_id, (proof, under, document)
+            )
+    except RefusedOrderError as refused:
+        raise _refuse(home, change, refused) from None
+
+
+def append_order(
+    con: Connection,
+    change: ChampionChange,
+    about: str,
+    ordered_at: datetime,
+    flow_run_id: str,
+    proved: tuple[str, str, str],
+) -> Link:
+    """Append a proved order: ``proved`` is by what, under which rules, and the signed document."""
+    proof, rules_digest, document = proved
+    prefix = f"to version {change.version}: "  # before the person's words
+    event = LogEvent(
+        kind=_what(change),
+        workload=change.workload_id,
+        evidence=about,
+        flow_run_id=flow_run_id,
+        decided_at=ordered_at,
+        approver=change.asked_by,
+        comment=f"{prefix}{change.reason or validity.UNEXPLAINED}",
+        body=validity.link_body(
+            proof, rules_digest, question=_question(change), prefix=prefix, **change.fields
+        ),
+        document=document,
+    )
+    return decision_log.append_event(con, event)
+
+
+def _put_in_force(
+    home: Installation, change: ChampionChange, wait_seconds: float
+) -> tuple[ApprovalRules, str]:
+    with warehouse.connect(home.tables, wait_seconds) as con:
+        rules = in_force(home, con, change.workload_id)
+        with warehouse.transaction(con):
+            under = decision_log.in_force(con, change.workload_id, rules, now=datetime.now(UTC))
+    return rules, under.digest
+
+
+def _context(home: Installation, change: ChampionChange, rules: ApprovalRules) -> ProofContext:
     name, key = change.workload_id, change.evidence_digest
-    whole, adapter = key, ""
-    if rules.proof == "signature":  # else nobody reads them
-        whole = evidence_folder.whole_digest(home.evidence / name / key)
-        adapter = folder_digest(home.adapters / name / change.adapter_key)
-    return Signing(whole, adapter, _secret(home, name, rules, change.asked_by))
+    if rules.proof != "signature":  # else nobody reads the files
+        return ProofContext(_secret(home, name, rules, change.asked_by), key)
+    whole = evidence_folder.whole_digest(home.evidence / name / key)
+    return ProofContext(None, whole, folder_digest(home.adapters / name / change.adapter_key))
 
 
-def statement_of(change: ChampionChange, signing: Signing, rules_digest: str) -> Statement:
-    """Write what has to be signed for a rollback, or to send a canary on, but for its time."""
+def _statement(change: ChampionChange, context: ProofContext, rules_digest: str) -> Statement:
     return Statement(
         workload=change.workload_id,
-        evidence=signing.evidence,
-        adapter=signing.adapter,
+        evidence=context.evidence,
+        adapter=context.adapter,
         rules=rules_digest,
         question=_question(change),
         decision=_what(change),
@@ -129,37 +189,45 @@ def statement_of(change: ChampionChange, signing: Signing, rules_digest: str) ->
     )
 
 
-def prove(
-    con: Connection, change: ChampionChange, order: Order, rules: ApprovalRules, signing: Signing
-) -> Proved:
-    """Check an order in the transaction that writes it, or raise ``RefusedOrderError``."""
-    now = datetime.now(UTC)
-    under = decision_log.in_force(con, change.workload_id, rules, now=now)
-    expected = statement_of(change, signing, under.digest)
-    if order.is_policy:
-        return Proved(body(change, validity.POLICY, under.digest))
-    by = record_answer.RollbackRequest(order.by, order.code, order.signature, signing.secret)
-    objection = record_answer.objection_to_order(con, rules, by, expected, now=now)
+def _prove(
+    con: Connection,
+    order: Order,
+    rules: ApprovalRules,
+    context: ProofContext,
+    expected: Statement,
+) -> str:
+    """Return the signed document, if there has to be one, or raise ``RefusedOrderError``."""
+    now, objection, document = datetime.now(UTC), None, ""
+    if not order.by.strip():
+        objection = "unnamed"
+    elif rules.people and rules.find(order.by) is None:
+        objection = "unlisted"
+    elif rules.proof == "code":
+        objection = record_answer.check_code(con, order.by, order.code, context.secret, now=now)
+    elif rules.proof == "signature":
+        signed = record_answer.check_signature(order.signature, expected, rules, now=now)
+        if not isinstance(signed, Signed):
+            objection = signed
+        elif statement.read(signed.line).signed_at < now - LATE:
+            objection = "signature_late"
+        elif signed.line in _signed_lines(con, expected.workload):
+            objection = "signature_used"
+        else:
+            document = signed.document
     if objection is not None:
         raise RefusedOrderError(objection, expected)
-    signed = statement.split(order.signature) if rules.proof == "signature" else None
-    return Proved(body(change, rules.proof, under.digest), signed.document if signed else "")
+    return document
 
 
-def body(change: ChampionChange, kind: str, rules_digest: str) -> str:
-    """Write what the link of a rollback, or of a canary that goes on, commits to."""
-    question = _question(change)
-    return validity.link_body(
-        kind, rules_digest, question=question, prefix=prefix(change), **change.fields
-    )
+def _signed_lines(con: Connection, workload: str) -> set[str]:
+    """Return the statements that were used: one signature can be written down in many ways."""
+    documents = (link.document for link in decision_log.links(con, workload_id=workload))
+    return {signed.line for text in documents if text and (signed := statement.split(text))}
 
 
-def prefix(change: ChampionChange) -> str:
-    """Return what stands before the person's words in a link's comment."""
-    return f"to version {change.version}: "
-
-
-def refuse(home: Installation, change: ChampionChange, refused: RefusedOrderError) -> RollbackError:
+def _refuse(
+    home: Installation, change: ChampionChange, refused: RefusedOrderError
+) -> RollbackError:
     """Record that an order was refused; return the error that explains it."""
     event = LogEvent(
         kind="refused",
@@ -186,7 +254,7 @@ def _question(change: ChampionChange) -> str:
     return f"{_what(change)} from {change.champion_before or 'none'} to {change.version}"
 
 
-def _what(change: ChampionChange) -> str:
+def _what(change: ChampionChange) -> Literal["rollback", "canary"]:
     return "rollback" if change.kind == "rollback" else "canary"
 
 

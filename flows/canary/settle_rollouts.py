@@ -19,7 +19,6 @@ from prefect.logging import get_run_logger
 from components.decide import decision_log, validity
 from components.decide.approvers import ApprovalRules
 from components.decide.chain import Link
-from components.decide.decision_log import LogEvent
 from components.decide.statement import Statement
 from components.extensions.canary import rollout_evidence, rollout_log, rollout_verdict
 from components.extensions.canary.rollout_log import LEADS_ON, RecordedRollout
@@ -31,7 +30,7 @@ from components.monitor import status_page
 from components.register import mlflow_api, registry, version_tags
 from components.release import champion_files, champions, release_state, releases, rollback_rules
 from components.release.release_state import ChampionChange
-from components.release.rollback_rules import Order, RefusedOrderError
+from components.release.rollback_rules import Order
 from components.schema import Json
 from components.store import warehouse
 from components.store.ledger import Decision
@@ -324,14 +323,8 @@ def _record(report: RolloutStatus) -> dict[str, Json]:
 
 def stop_form(home: Settings, order: Order, to: Target) -> tuple[Statement, ApprovalRules]:
     """Write the statement to sign for ending a canary, without its time; return the rules, too."""
-    rollout = _running(home, order.workload)
-    with warehouse.connect(home.tables) as con:
-        rules = rollback_rules.in_force(release_home.of(home), con, order.workload)
-        with warehouse.transaction(con):
-            under = decision_log.in_force(con, order.workload, rules, now=datetime.now(UTC))
-    change = _planned(rollout, order, to)
-    signing = rollback_rules.signing(release_home.of(home), change, rules)
-    return rollback_rules.statement_of(change, signing, under.digest), rules
+    change = _planned(_running(home, order.workload), order, to)
+    return rollback_rules.form(release_home.of(home), change)
 
 
 def stop_by_order(home: Settings, order: Order, to: Target) -> SettledRollout:
@@ -381,38 +374,19 @@ def _planned(rollout: RecordedRollout, order: Order, to: Target) -> ChampionChan
 
 
 def _record_order(home: Settings, rollout: RecordedRollout, order: Order, to: Target) -> None:
-    change, first, now = _planned(rollout, order, to), rollout.intention, datetime.now(UTC)
-    with warehouse.connect(home.tables) as con:
-        rules = rollback_rules.in_force(release_home.of(home), con, first.workload_id)
-        with warehouse.transaction(con):  # they stay in force if the order is refused
-            decision_log.in_force(con, first.workload_id, rules, now=now)
-    signing = rollback_rules.signing(release_home.of(home), change, rules)
+    change, first = _planned(rollout, order, to), rollout.intention
     report = rollout_reports.read_rollout(home, first.workload_id, rollout.id)
     record = _record(report) if report is not None and report.id == rollout.id else {}
+    outcome = "roll back" if to == "champion" else "sent on"
+    note = "by a person's order, which the chain of decisions has"
 
-    def write(con: Connection) -> None:
-        proved = rollback_rules.prove(con, change, order, rules, signing)
-        outcome = "roll back" if to == "champion" else "sent on"
-        note = "by a person's order, which the chain of decisions has"
-        rollout_log.add_step(con, rollout, "ended", now, outcome=outcome, note=note, record=record)
-        event = LogEvent(
-            kind="rollback" if to == "champion" else "canary",
-            workload=first.workload_id,
-            evidence=first.evidence_digest,
-            flow_run_id=order.flow_run_id,
-            decided_at=now,
-            approver=order.by,
-            comment=f"{rollback_rules.prefix(change)}{order.reason or validity.UNEXPLAINED}",
-            body=proved.body,
-            document=proved.document,
-        )
-        decision_log.append_event(con, event)
+    def end(con: Connection) -> None:
+        at = datetime.now(UTC)
+        rollout_log.add_step(con, rollout, "ended", at, outcome=outcome, note=note, record=record)
 
-    try:
-        with warehouse.connect(home.tables) as con, warehouse.transaction(con):
-            write(con)
-    except RefusedOrderError as refused:
-        raise rollback_rules.refuse(release_home.of(home), change, refused) from None
+    rollback_rules.record_order(
+        release_home.of(home), change, order, about=first.evidence_digest, also=end
+    )
 
 
 def start_by_order(
