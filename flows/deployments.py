@@ -71,7 +71,7 @@ def specs(workloads: Path) -> tuple[Spec, ...]:
         Spec("flows.evaluate:evaluate", "gpu"),
         Spec("flows.promote:promote", "cpu"),
         Spec("flows.maintenance:maintenance", "cpu", _MAINTAINED, limit=1, drops_surplus=True),
-        Spec("flows.prune:prune", "cpu", timings["prune"], limit=1),
+        Spec("flows.prune.prune_flow:prune", "cpu", timings["prune"], limit=1),
         Spec("flows.canary.settle_rollouts:settle_rollouts", "cpu", limit=1),
         Spec("flows.monitor:monitor", "cpu", (Timing(MONITOR),), limit=1, drops_surplus=True),
         # No limit on what runs for long: a run renews its hold on a slot every few minutes, and

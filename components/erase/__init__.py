@@ -5,5 +5,4 @@ affected_outputs the outputs made from them, tombstones keep them from being loa
 decision_comments blanks what approvers wrote. leftovers searches the whole home, certificate
 records the result, tables walks and rewrites the warehouse. Tombstones are committed before files
 are deleted and the certificate is written last: repeating a killed erasure finishes it.
-unused_outputs finds what nothing needs any more, for `flywheel prune`.
 """

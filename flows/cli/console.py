@@ -107,7 +107,7 @@ EXIT_CODES = {
     "flows.approver_keys.SigningError": 1,
     "flows.canary.canary_rollouts.RolloutError": 1,
     "flows.cli.turn_watch.TurnError": 1,
-    "flows.erasing.prune_outputs.PruneBusyError": 1,
+    "flows.prune.prune_outputs.PruneBusyError": 1,
     "flows.gateway_status.NotServingError": 1,
     "flows.gateway_status.ServeFileError": 2,
     "flows.home_workloads.WorkloadFileError": 2,

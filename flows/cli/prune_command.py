@@ -11,7 +11,7 @@ from flows.cli.console import errors, exit_on, home_with_warehouse, print_line
 from flows.cli.erase_commands import require_servers
 
 if TYPE_CHECKING:
-    from flows.erasing.prune_outputs import Prunable
+    from flows.prune.prune_outputs import Prunable
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -49,7 +49,7 @@ def prune(
     home = home_with_warehouse("pruning")
     before = datetime.now(UTC) - timedelta(days=older_than)
     with errors.status("looking for what nothing needs"):
-        from flows.erasing import prune_outputs
+        from flows.prune import prune_outputs
 
         reaching = home.store.reaching if home.store else nullcontext
         require_servers(home, "pruning")

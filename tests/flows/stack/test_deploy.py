@@ -62,7 +62,7 @@ def test_only_a_workload_whose_file_says_so_is_pruned(
     (tmp_path / "base/config.json").write_text("{}")
     (tmp_path / "shop.yaml").write_text(f"workload: shop\nbase: base\n{setting}")
     specs = {spec.flow: spec for spec in deployments.specs(tmp_path)}
-    assert [timing.workload for timing in specs["flows.prune:prune"].timings] == expected
+    assert [timing.workload for timing in specs["flows.prune.prune_flow:prune"].timings] == expected
 
 
 def test_each_workload_has_a_rollback_to_click_beside_the_one_that_asks_for_a_name(

@@ -7,9 +7,9 @@ from prefect import flow
 from prefect.logging import get_run_logger
 
 from flows import settings, turn_workloads
-from flows.erasing import prune_outputs
-from flows.erasing.prune_outputs import PruneBusyError
 from flows.flow_runs import run_name
+from flows.prune import prune_outputs
+from flows.prune.prune_outputs import PruneBusyError
 
 
 @flow(flow_run_name=run_name)

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from itertools import chain
 
 from components.decide import decision_log
-from components.erase import unused_outputs
-from components.erase.unused_outputs import InUse
+from components.extensions.prune import unused_outputs
+from components.extensions.prune.unused_outputs import InUse
 from components.release import release_state
 from components.store import manifest, output_folders, warehouse
 from flows import home_workloads, prefect_api, trials, turn_workloads, workload_file

@@ -11,7 +11,8 @@ from components.erase.leftovers import Searched
 from components.store import output_folders
 from flows import home_backup, settings
 from flows.cli.main import app
-from flows.erasing import erase, prune_outputs
+from flows.erasing import erase
+from flows.prune import prune_outputs
 from flows.settings import Settings
 from flows.stack import erased_copies
 from tests.support import buckets, erased_home, nights, warehouses

@@ -31,8 +31,9 @@ from components.schema import Json
 from components.store import file_locks, ledger, manifest, output_folders, warehouse
 from components.store.output_folders import SourceGoneError
 from flows.cli.main import app
-from flows.erasing import erase, prune_outputs
-from flows.erasing.prune_outputs import PruneBusyError
+from flows.erasing import erase
+from flows.prune import prune_outputs
+from flows.prune.prune_outputs import PruneBusyError
 from flows.settings import Settings
 from flows.stack import erased_copies
 from tests.support import erased_home, forking, mlflow_stores, nights, warehouses

@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from components.erase import delete, unused_outputs
+from components.erase import delete
 from components.erase.affected_outputs import VERDICT, Output
-from components.erase.unused_outputs import FinishedOutput, Unused
+from components.extensions.prune import unused_outputs
+from components.extensions.prune.unused_outputs import FinishedOutput, Unused
 from components.schema import WORKLOAD_ID
 from components.store import file_locks, output_folders, warehouse, working_copy
-from flows.erasing import erase, erase_servers, outputs_in_use
+from flows.erasing import erase, erase_servers
 from flows.jobs import runner
+from flows.prune import outputs_in_use
 from flows.settings import Settings
 from flows.stack import erased_copies
 

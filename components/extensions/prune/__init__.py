@@ -1,0 +1,1 @@
+"""What nothing needs any more: `unused_outputs` finds old outputs, and deletes them."""
