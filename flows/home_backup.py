@@ -28,8 +28,8 @@ from components.store import (
     working_copy,
 )
 from flows import access
+from flows.machines import erased_copies
 from flows.settings import OUTPUTS, Settings
-from flows.stack import erased_copies
 
 LOG = logging.getLogger(__name__)
 

@@ -39,8 +39,9 @@ from components.train.candidates import SearchCandidate
 from components.train.recipe import Recipe
 from flows import approvals, flow_runs, settings, train, turn_workloads, validation
 from flows.candidate_search import TrainingPart
-from flows.jobs import runner, shared_job
+from flows.jobs import runner
 from flows.jobs.job_specs import CountedCandidate, LengthsSpec
+from flows.machines import shared_job
 from flows.settings import Settings
 from flows.workload_file import Workload
 

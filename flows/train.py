@@ -30,8 +30,9 @@ from components.train.checkpoints import StopCondition, TrainingProgress
 from flows import adapters, approvals, candidate_search, settings, turn_workloads
 from flows.candidate_search import TrainingPart
 from flows.flow_runs import run_name
-from flows.jobs import runner, shared_job
+from flows.jobs import runner
 from flows.jobs.job_specs import TrainSpec
+from flows.machines import shared_job
 from flows.settings import code_version
 from flows.stack import prometheus
 from flows.workload_file import Workload

@@ -21,7 +21,7 @@ from flows import settings
 from flows.workload_file import Workload
 
 ROOT = Path(__file__).parents[1]
-FLOWS = ("canary", "export.py", "prune", "search.py")  # of extensions
+FLOWS = ("canary", "export.py", "machines", "prune", "search.py")  # of extensions
 EXTENSIONS = (ROOT / "components" / "extensions", *(ROOT / "flows" / name for name in FLOWS))
 SHARING = re.compile(r"object_store|(?<![b/])lake(?![sd2\".])", re.IGNORECASE)
 """But for digests by BLAKE2, the page on lakes, and what prompts talk about."""

@@ -9,7 +9,7 @@ from typing import cast
 
 import pyarrow as pa
 
-from components.erase import affected_outputs, decision_comments, subject_rows, tables, tombstones
+from components.erase import affected_outputs, subject_rows, tables, tombstones
 from components.erase.affected_outputs import IsErased, Lineage, Output, Outputs
 from components.erase.subject import Subject, keyed_digest
 from components.erase.subject_rows import Matched
@@ -142,7 +142,7 @@ def delete_rows(
     """
     known_as = _names(con, subject, names)
     gone = _delete_naming(con, subject, known_as, in_book=False)
-    gone.update(decision_comments.blank_notes(con, subject, known_as))
+    gone.update(subject_rows.blank_notes(con, subject, known_as))
     for kind, column in subject_rows.IDS.items():
         gone[f"raw.{kind}"] = _count(
             con,
@@ -167,7 +167,7 @@ def delete_words(con: Connection, subject: Subject, names: Iterable[str]) -> Map
     """
     known_as = _names(con, subject, names)
     gone = _delete_naming(con, subject, known_as, in_book=True)
-    gone["raw.decision_words"] = decision_comments.blank_comments(con, subject, known_as)
+    gone["raw.decision_words"] = subject_rows.blank_comments(con, subject, known_as)
     return {place: count for place, count in gone.items() if count}
 
 
@@ -228,7 +228,7 @@ def find_subject(con: Connection, subject: Subject, outputs: Outputs) -> Subject
     """Find a subject's rows and the outputs made from them, without changing anything."""
     matched = subject_rows.match_rows(con, subject)
     traced = affected_outputs.trace(outputs, _is_erased(con, subject))
-    return SubjectMatch(matched, traced, decision_comments.count_comments(con, subject))
+    return SubjectMatch(matched, traced, subject_rows.count_comments(con, subject))
 
 
 def _is_erased(con: Connection, subject: Subject) -> IsErased:
@@ -252,7 +252,7 @@ def text_matcher(
 ) -> Callable[[str], bool]:
     """Return a predicate: whether a text is about the subject or its rows; call before deletion."""
     requests = find_subject(con, subject, outputs).lineage.requests
-    return decision_comments.text_matcher(subject, [*row_ids(con), *requests, *names])
+    return subject_rows.text_matcher(subject, [*row_ids(con), *requests, *names])
 
 
 def erase(

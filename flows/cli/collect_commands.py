@@ -328,7 +328,7 @@ def ship(
     FLYWHEEL_STORE set. A `flywheel collect` anywhere loads what was shipped. Tokens that were added
     or removed on another machine come to this one, and its own go there.
     """
-    from flows.stack import spool_shipper
+    from flows.machines import spool_shipper
 
     home = settings.load()
     if home.store is None:

@@ -30,8 +30,8 @@ from components.store.warehouse import Connection
 from components.store.warehouse_port import GROUPS
 from flows import snapshots, sources
 from flows.erasing import erase_servers
+from flows.machines import erased_copies
 from flows.settings import Settings
-from flows.stack import erased_copies
 from flows.workload_file import Workload
 
 Report = Callable[[str], None]

@@ -19,8 +19,8 @@ from components.costs import Work
 from components.schema import Progress
 from components.store import file_locks, manifest
 from flows import settings
-from flows.jobs import shared_job
-from flows.jobs.job_specs import JobSpec
+from flows.jobs.job_specs import JobSpec, TrainSpec
+from flows.machines import shared_job
 
 Listener: TypeAlias = Callable[[Progress], None]  # called for each progress line of a job
 
@@ -89,7 +89,7 @@ def run_job(
     log = folder / "log.txt"
     command = [sys.executable, "-m", module, spec.kind, str(folder / "spec.json")]
     with (
-        shared_job.shared(spec, folder),
+        shared_job.shared(folder, spec.folder if isinstance(spec, TrainSpec) else None),
         log.open("ab") as errors,
         _job_process(command, errors, [_held[folder]] if folder in _held else []) as process,
     ):

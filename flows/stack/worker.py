@@ -21,8 +21,8 @@ from prefect.workers import process
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
 from flows import access
+from flows.machines import erased_copies
 from flows.settings import load, misspelt_variables
-from flows.stack import erased_copies
 from flows.stack.health import FLOW_RUN
 from flows.stack.processes import started_with
 from flows.stack.stack_services import engine_command

@@ -26,9 +26,9 @@ from components.scorecard import HOLDOUT
 from components.store import manifest, working_copy
 from components.store.working_copy import StaleCopyError
 from flows import snapshots, workload_file
+from flows.machines import erased_copies
 from flows.settings import Settings
 from flows.snapshots import FrozenWorkload
-from flows.stack import erased_copies
 from flows.workload_file import Workload
 from tests.support import logs, warehouses, workload_text
 from tests.support.warehouse_holder import held_elsewhere

@@ -320,12 +320,12 @@ def test_the_readme_has_the_lines_that_an_export_has() -> None:
 def test_a_guess_at_what_was_erased_finds_nothing_to_be_tried_on(
     con: Connection, desk: Desk
 ) -> None:
-    from components.erase import decision_comments
+    from components.erase import subject_rows
     from components.erase.subject import Subject
 
     about = replace(YES, comment="customer-77 was unhappy")
     desk.hear(con, desk.sign(con, about))
-    decision_comments.blank_comments(con, Subject("customer-77"), ())
+    subject_rows.blank_comments(con, Subject("customer-77"), ())
     link = decision_log.links(con)[-1]
     assert (link.comment, link.document) == (None, None)
     assert link.approver == "ada"

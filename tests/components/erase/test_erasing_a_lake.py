@@ -38,8 +38,8 @@ from components.store.warehouse_port import WarehouseError
 from flows import settings, snapshots, sources
 from flows.cli.main import app
 from flows.erasing import erase
+from flows.machines import erased_copies
 from flows.settings import Settings
-from flows.stack import erased_copies
 from flows.workload_file import Workload
 from tests.components.erase.conftest import Eraser
 from tests.flows.test_lake import workload_of
@@ -385,7 +385,7 @@ def test_a_file_from_before_the_lake_must_be_deleted_first(house: House, eraser:
 KILLS = (
     "components.erase.delete._delete_matched",
     "components.erase.delete.clear_files",
-    "flows.stack.erased_copies.forget_judgements",
+    "flows.machines.erased_copies.forget_judgements",
     "components.extensions.machines.lake_purge.purge",
     "components.extensions.machines.lake_purge._delete_strays",
     "components.extensions.machines.lake_purge._vacuum",

@@ -23,8 +23,8 @@ from components.scorecard import VERDICTS_FILE
 from components.store import manifest, output_folders
 from flows import home_backup, settings
 from flows.erasing import erase
+from flows.machines import erased_copies
 from flows.settings import Settings
-from flows.stack import erased_copies
 from tests.components.erase.conftest import Eraser
 from tests.support import buckets, erased_home, mlflow_stores
 from tests.support.erased_home import ANN, WORKLOAD, House

@@ -32,10 +32,10 @@ from components.store import file_locks, ledger, manifest, output_folders, wareh
 from components.store.output_folders import SourceGoneError
 from flows.cli.main import app
 from flows.erasing import erase
+from flows.machines import erased_copies
 from flows.prune import prune_outputs
 from flows.prune.prune_outputs import PruneBusyError
 from flows.settings import Settings
-from flows.stack import erased_copies
 from tests.support import erased_home, forking, mlflow_stores, nights, warehouses
 from tests.support.nights import ALL, BEFORE, GONE, NOW, WORKLOAD, Night, Turn
 

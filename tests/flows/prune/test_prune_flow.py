@@ -8,8 +8,8 @@ import yaml
 
 from components.store import file_locks
 from flows import settings
+from flows.machines import erased_copies
 from flows.prune.prune_flow import prune
-from flows.stack import erased_copies
 from tests.support import mlflow_stores, nights
 from tests.support.nights import ALL, GONE, NOW, WORKLOAD, Turn
 

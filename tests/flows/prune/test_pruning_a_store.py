@@ -12,9 +12,9 @@ from components.store import output_folders
 from flows import home_backup, settings
 from flows.cli.main import app
 from flows.erasing import erase
+from flows.machines import erased_copies
 from flows.prune import prune_outputs
 from flows.settings import Settings
-from flows.stack import erased_copies
 from tests.support import buckets, erased_home, nights, warehouses
 from tests.support.nights import BEFORE, NOW, WORKLOAD, Turn
 

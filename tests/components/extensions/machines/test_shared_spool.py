@@ -16,8 +16,8 @@ from components.extensions.machines import shared_spool
 from components.extensions.machines.object_store import ObjectStore, StoreError
 from components.store import spool
 from flows import settings, sources
+from flows.machines import spool_shipper
 from flows.settings import Settings
-from flows.stack import spool_shipper
 from tests.support import buckets, logs, telemetry, warehouses
 
 STORE = ObjectStore("s3://flywheel/team")

@@ -17,8 +17,9 @@ from components.extensions.machines.object_store import ObjectStore
 from components.train import checkpoints
 from components.train.recipe import Recipe
 from flows import settings
-from flows.jobs import runner, shared_job
+from flows.jobs import runner
 from flows.jobs.job_specs import TrainSpec
+from flows.machines import shared_job
 from tests.support import buckets
 
 pytestmark = pytest.mark.lake
@@ -142,8 +143,7 @@ def test_a_checkpoint_whose_end_the_store_refused_for_a_while_is_pushed_later(
     checkpoint.mkdir(parents=True)
     (checkpoint / "weights").write_text("learned")
     checkpoints.seal_checkpoint(checkpoint)
-    spec = TrainSpec(snapshot=home, base=home, folder=adapter, recipe=Recipe())
-    with shared_job.shared(spec, home / "jobs" / "train-0123"):
+    with shared_job.shared(home / "jobs" / "train-0123", adapter):
         deadline = time.monotonic() + 30
         while len(refused) < object_store.ATTEMPTS and time.monotonic() < deadline:
             time.sleep(0.1)

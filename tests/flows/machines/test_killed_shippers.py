@@ -22,7 +22,7 @@ from components.receive import client_tokens
 from components.receive.settings import Limits
 from components.store import spool
 from flows import settings, sources
-from flows.stack import spool_shipper
+from flows.machines import spool_shipper
 from tests.support import buckets, forking, launch_receiver, logs, telemetry, warehouses
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]

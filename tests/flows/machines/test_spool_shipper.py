@@ -14,8 +14,8 @@ from components.extensions.machines.object_store import ObjectStore, StoreError
 from components.receive import client_tokens
 from components.store import spool
 from flows import settings
+from flows.machines import spool_shipper
 from flows.settings import Settings
-from flows.stack import spool_shipper
 from tests.support import buckets, terminal
 from tests.support.terminal import Terminal
 

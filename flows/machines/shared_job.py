@@ -10,7 +10,6 @@ from components.store import manifest, output_folders
 from components.store.shared_files import DamagedObjectError, SharedFiles, StoreError
 from components.train import checkpoints
 from flows import settings
-from flows.jobs.job_specs import JobSpec, TrainSpec
 from flows.settings import Settings
 
 EACH_SECONDS = 2.0  # between two looks at what a job has written
@@ -19,8 +18,10 @@ SHOWN = ("spec.json", "progress.json", "log.txt", "work.json")
 
 
 @contextmanager
-def shared(spec: JobSpec, folder: Path) -> Generator[None]:
+def shared(folder: Path, adapter: Path | None) -> Generator[None]:
     """Push what a job writes while the block runs, and before it pull a newer checkpoint.
+
+    ``adapter`` is the folder of what it trains, if it does.
 
     Does nothing where the home has no object store. A store that can't be reached for a while
     delays this, and stops no training.
@@ -29,9 +30,9 @@ def shared(spec: JobSpec, folder: Path) -> Generator[None]:
     if home.store is None or not folder.is_relative_to(home.jobs):
         yield
         return
-    sharing = _Sharing(home, home.store, spec, folder)
-    if isinstance(spec, TrainSpec):
-        pull_checkpoints(home, spec.folder)
+    sharing = _Sharing(home, home.store, folder, adapter)
+    if adapter is not None:
+        pull_checkpoints(home, adapter)
     is_over = threading.Event()
     thread = threading.Thread(target=sharing.until, args=(is_over,), daemon=True)
     thread.start()
@@ -85,9 +86,10 @@ def _place(adapter: Path) -> str:
 class _Sharing:
     """What of a job is in the store."""
 
-    def __init__(self, home: Settings, store: SharedFiles, spec: JobSpec, folder: Path) -> None:
-        self._home, self._store, self._folder = home, store, folder
-        self._adapter = spec.folder if isinstance(spec, TrainSpec) else None
+    def __init__(
+        self, home: Settings, store: SharedFiles, folder: Path, adapter: Path | None
+    ) -> None:
+        self._home, self._store, self._folder, self._adapter = home, store, folder, adapter
         self._shown: dict[str, tuple[int, int]] = {}
         self._pushed: set[str] = set()
 

@@ -1,0 +1,1 @@
+"""What a home does as one of several machines that share no folder: outputs, jobs, erasures."""
