@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import duckdb
 
-from components.extensions.machines import lake_locks, lake_schema
+from components.extensions.machines import lake_schema
 from components.extensions.machines.lake import CATALOG, REMEDY, LakeAddress, quoted
 from components.extensions.machines.lake_schema import KEYS, WITHOUT_KEY, Schema
 from components.store import warehouse_port
@@ -93,7 +93,7 @@ def opened(
         WarehouseBusyError: Another process still held a lock after ``wait_seconds``.
     """
     with (
-        lake_locks.locked(lake, [group for group in GROUPS if group in writes], wait_seconds),
+        lake.locked([group for group in GROUPS if group in writes], wait_seconds),
         _attached(lake) as base,
         closing(base.cursor()) as con,
     ):
@@ -177,7 +177,7 @@ def _attach(con: Connection, lake: LakeAddress) -> None:
         _attach_databases(con, lake, "create_if_not_exists false")
     except duckdb.Error:
         # Most likely there is none yet; machines that create it at once would fail, all but one.
-        with lake_locks.alone(lake, "schema", lake_schema.SCHEMA_SECONDS):
+        with lake.alone("schema", lake_schema.SCHEMA_SECONDS):
             try:
                 _attach_databases(con, lake, "create_if_not_exists true")
             except duckdb.Error as error:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.extensions.machines import lake_connection, lake_locks, object_store
+from components.extensions.machines import lake_connection, object_store
 from components.extensions.machines.lake import CATALOG
 from components.store import archived_files, lock, warehouse
 from components.store.lock import WarehouseBusyError
@@ -139,7 +139,7 @@ def maintain(place: "Lake", now: datetime, kept: timedelta = KEPT) -> Upkeep:
         forgotten = len(con.execute(expire, before).fetchall())
         deleted = 0
         for name in CLEANUPS:
-            lake_locks.require_locks(place, GROUPS)
+            place.require_locks(GROUPS)
             call = f"call {name}('lake', older_than => $before)"
             deleted += len(con.execute(call, before).fetchall())
     return Upkeep(rewritten, forgotten, deleted)
@@ -154,7 +154,7 @@ def compact(con: Connection, place: "Lake", call: str) -> int:
     # DuckLake takes no change of a gate's row beside a compaction, so the locks alone protect it.
     with warehouse.plain_transaction(con, by="commit"):
         tables = con.execute(call).fetchall()
-        lake_locks.require_locks(place, GROUPS)
+        place.require_locks(GROUPS)
     return sum(int(row[2]) for row in tables)
 
 
@@ -174,7 +174,7 @@ def purge(place: "Lake", wait_seconds: float = lock.PATIENCE_SECONDS) -> None:
         for call in REWRITES:
             compact(con, place, call)
         for call in FORGETTING:
-            lake_locks.require_locks(place, GROUPS)
+            place.require_locks(GROUPS)
             con.execute(call)
         _delete_strays(con, place)
     _vacuum(place, wait_seconds)
@@ -267,10 +267,10 @@ def _vacuum(place: "Lake", wait_seconds: float) -> None:
             ([*SCHEMAS],),
         ).fetchall()
         for (table,) in tables:
-            lake_locks.patiently(place, session, f"vacuum (full, analyze) {table}", wait_seconds)
+            place.patiently(session, f"vacuum (full, analyze) {table}", wait_seconds)
         # Whoever came meanwhile may see the statistics that these have replaced.
         _wait_for_readers(place, session, time.monotonic() + wait_seconds)
-        lake_locks.patiently(place, session, f"vacuum (full) {STATISTICS}", wait_seconds)
+        place.patiently(session, f"vacuum (full) {STATISTICS}", wait_seconds)
     if refused:
         raise WarehouseError(
             f"vacuuming {place}: {'; '.join(refused)}; expected a user that owns the database"

@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 
 import duckdb
 
-from components.extensions.machines import lake_locks
 from components.extensions.machines.lake import LakeAddress
 from components.store import warehouse
 from components.store.warehouse_port import Connection, WarehouseError
@@ -251,7 +250,7 @@ def migrate(con: Connection, lake: LakeAddress, schema: Schema, *, filling: bool
         )
     if applied.keys() == schema.migrations.keys():
         return
-    with lake_locks.alone(lake, "schema", SCHEMA_SECONDS):
+    with lake.alone("schema", SCHEMA_SECONDS):
         applied = _applied(con).keys() - {OWNER_ROW}
         if unknown := applied - schema.migrations.keys():
             raise WarehouseError(

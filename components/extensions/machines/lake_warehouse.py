@@ -7,7 +7,6 @@ from pathlib import Path
 
 from components.extensions.machines import (
     lake_connection,
-    lake_locks,
     lake_purge,
     lake_schema,
     moved_tables,
@@ -28,7 +27,6 @@ class Lake(LakeAddress):
         schema = lake_schema.schema()
         return lake_connection.opened(self, schema, writes, wait_seconds, filling=filling)
 
-    alone = lake_locks.alone
     show = lake_connection.show
     bulk = staticmethod(lake_connection.bulk)
     fence = staticmethod(lake_connection.fence)

@@ -24,7 +24,6 @@ from components.collect.source import Input
 from components.extensions.machines import (
     lake,
     lake_connection,
-    lake_locks,
     lake_purge,
     lake_schema,
 )
@@ -700,10 +699,10 @@ def test_upkeep_merges_files_and_deletes_old_ones_and_orphans_but_no_row(
 @on_postgres
 def test_upkeep_whose_lock_was_cut_keeps_nothing(place: Lake):
     with warehouse.connect(place, writes=lake_purge.GROUPS):
-        lake_locks.require_locks(place, lake_purge.GROUPS)
+        place.require_locks(lake_purge.GROUPS)
         cut_sessions(place, least=1)
         with pytest.raises(WarehouseConflictError, match="was cut"):
-            lake_locks.require_locks(place, lake_purge.GROUPS)
+            place.require_locks(lake_purge.GROUPS)
 
 
 def lines(number: int) -> list[dict[str, Json]]:
