@@ -1,36 +1,34 @@
 """Erase a subject from the home, in an order in which a kill loses nothing."""
 
 import time
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from components import home_archive
 from components.curate import split
 from components.erase import affected_outputs, certificate, delete, leftovers, tables, tombstones
-from components.erase.affected_outputs import Output, Outputs
+from components.erase.affected_outputs import Output
 from components.erase.certificate import Certificate, Consequences, Rebuilt
 from components.erase.delete import SubjectMatch
-from components.erase.leftovers import Left, NamedFile, Searched
+from components.erase.leftovers import Searched
 from components.erase.subject import SearchTerms, Subject, keyed_digest
 from components.erase.tombstones import Erasure
 from components.store import (
-    archived_files,
     file_locks,
     manifest,
     output_folders,
     spool,
     warehouse,
 )
-from components.store.shared_files import SharedFiles
 from components.store.warehouse import Connection
 from components.store.warehouse_port import GROUPS
 from flows import snapshots, sources
 from flows.erasing import erase_servers
 from flows.machines import erased_copies
+from flows.machines.erased_copies import outputs_of
 from flows.settings import Settings
 from flows.workload_file import Workload
 
@@ -65,17 +63,12 @@ class ErasureRequest:
     workloads: Mapping[str, Workload]
 
 
-def outputs(home: Settings) -> Outputs:
-    """Return the folders of the home's outputs made from rows."""
-    return Outputs(home.snapshots, home.adapters, home.scorecards, home.evidence, home.jobs)
-
-
 def find_subject(home: Settings, subject: Subject) -> tuple[SubjectMatch, Erasure | None]:
     """Find what there is of a subject, and the erasure of it that was not finished."""
     with warehouse.connect(home.tables, writes=()) as con:
         with warehouse.rehearsal(con):  # the key of digests is drawn by an erasure only
             begun = tombstones.unfinished(con, subject)
-        return delete.find_subject(con, subject, outputs(home)), begun
+        return delete.find_subject(con, subject, outputs_of(home)), begun
 
 
 def erase(
@@ -106,25 +99,25 @@ def _erase(
     names = group_names(request.subject)
     # While it is known which rows they are about:
     with warehouse.connect(home.tables, writes=()) as con:
-        is_about = delete.text_matcher(con, request.subject, outputs(home), names)
+        is_about = delete.text_matcher(con, request.subject, outputs_of(home), names)
     written = erase_servers.blank_texts(home, request.subject, is_about)
     report(f"{written.tags} texts on versions blanked, {written.runs} flow runs deleted")
     begun = now()
 
     def delete_all(con: Connection) -> tuple[Erasure, list[Output]]:
         with output_folders.while_none_finishes(home.scorecards, home.evidence):
-            erasure = delete.erase(con, request.subject, outputs(home), names=names, now=begun)
+            erasure = delete.erase(con, request.subject, outputs_of(home), names=names, now=begun)
             report("rows deleted, their ids kept as digests")
-            delete.clear_files(con, erasure, outputs(home), {str(home.archive), home.archive_root})
+            delete.clear_files(
+                con, erasure, outputs_of(home), {str(home.archive), home.archive_root}
+            )
         return erasure, affected_outputs.recorded(con, erasure.certificate_id)
 
     ((erasure, tainted),) = warehouse.in_turns(home.tables, [delete_all], writes=GROUPS)
     erased_copies.forget_judgements(home)
-    delete.remove_jobs_on(outputs(home), tainted)
-    clear_store(home, tainted)
+    delete.remove_jobs_on(outputs_of(home), tainted)
+    erased_copies.clear_store(home, tainted)
     erased_copies.announce(home, erasure.certificate_id, tainted)
-    if home.store:  # what another machine's migration pushed since; it sees later ones itself
-        delete.delete_outputs(outputs(home), tainted, erasure.certificate_id)
     report("snapshots, scorecards, pages and logs deleted")
     tables.rewrite(home.tables)
     report("warehouse rewritten")
@@ -134,38 +127,6 @@ def _erase(
     )
     rebuilt = rebuild_snapshots(home, tainted, request.workloads, now=now(), report=report)
     return conclude_erasure(home, request.subject, erasure, done, rebuilt, now=now())
-
-
-def clear_store(home: Settings, tainted: Sequence[Output]) -> None:
-    """Delete what of erased rows is in the object store besides finished outputs, if there is one.
-
-    Those are jobs on erased snapshots, checkpoints of unfinished adapters, and files of pushes that
-    were killed or came second.
-    """
-    if home.store is None:
-        return
-    keys = {output.key for output in tainted}
-    snapshots = {output.key for output in tainted if output.kind == "snapshot"}
-    for job in home.store.names("jobs"):
-        spec = home.store.read(f"jobs/{job}/spec.json") or ""
-        if job.rpartition("-")[2] in keys or any(f"/{key}" in spec for key in snapshots):
-            home.store.remove(f"jobs/{job}")
-    for output in tainted:
-        if output.kind == "adapter":
-            home.store.remove(f"checkpoints/{output.workload}/{output.key}")
-    for place in _stored_places(home.store):
-        home.store.tidy(place)
-    with suppress(OSError):  # not allowed: the certificate names what is left
-        home.store.forget_versions()
-
-
-def _stored_places(store: SharedFiles) -> list[str]:
-    return [
-        f"{kind}/{workload}/{key}"
-        for kind in ("snapshots", "adapters", "scorecards", "evidence")
-        for workload in store.names(kind)
-        for key in store.names(f"{kind}/{workload}")
-    ]
 
 
 def group_names(subject: Subject) -> list[str]:
@@ -245,7 +206,7 @@ def conclude_erasure(
             tombstones={kind: len(digests) for kind, digests in kept.items()},
             tombstones_digest=manifest.digest(kept),
             tainted=tuple(tainted),
-            untraceable=tuple(affected_outputs.untraceable(outputs(home), tainted)),
+            untraceable=tuple(affected_outputs.untraceable(outputs_of(home), tainted)),
             consequences=done,
             rebuilt=rebuilt,
             searched=searched,
@@ -294,10 +255,7 @@ def search_terms(
 def find_left(home: Settings, erasures: Sequence[Erasure], subject: Subject | None) -> Searched:
     """Search the whole home except downloaded models."""
     with file_locks.temporary_folder(home.scratch, "search-") as folder:
-        if home.store:
-            home.store.copy_files("jobs", folder / "store")
-            for place in _stored_places(home.store):
-                output_folders.fetch(home.home / place)  # pulls it, to be searched here
+        erased_copies.fetch_stored(home, folder / "store")
         with _to_be_searched(home, folder) as con, warehouse.rehearsal(con):
             terms = search_terms(con, erasures, subject)
             searched = leftovers.search(
@@ -307,9 +265,9 @@ def find_left(home: Settings, erasures: Sequence[Erasure], subject: Subject | No
                 skip=[home.models],
                 opened={home.warehouse, folder / home.warehouse.name},
                 shared_files=home.shared_warehouse and home.shared_warehouse.earlier_files(folder),
-                archived=_archived_files(home, folder / "archived"),
+                archived=erased_copies.archived_files_of(home, folder / "archived"),
             )
-    searched = search_store(home, erasures, searched)
+    searched = erased_copies.search_store(home, erasures, searched)
     if home.elsewhere:
         beyond = (f"the databases of {home.prefect_url}", f"and of {home.mlflow_url}")
         searched = replace(searched, passed_over=(*searched.passed_over, *beyond))
@@ -329,67 +287,3 @@ def _to_be_searched(home: Settings, folder: Path) -> Generator[Connection]:
     home_archive.copy_warehouse(home.warehouse, copy, home.home)
     with warehouse.connect(copy) as con:
         yield con
-
-
-def _archived_files(home: Settings, copy: Path) -> Iterator[NamedFile]:
-    """Yield copies, one after another, of the files of retention that are in no home."""
-    if archived_files.is_remote(home.archive_root):
-        for file in archived_files.listed(home.archive_root):
-            if archived_files.fetch(file, copy):
-                yield file, copy
-                copy.unlink()  # else it is searched once more, as a file of the home
-
-
-def _left_of_pruned(home: Settings) -> tuple[list[Left], list[str]]:
-    """Find old versions of pruned outputs, whose rows nobody knows any more."""
-    pruned = erased_copies.pruned_places(home)
-    if home.store is None or not pruned:
-        return [], []
-    try:
-        places = (PurePosixPath(place).parts[:3] for place, _ in home.store.old_versions(""))
-        old = Counter("/".join(parts) for parts in places)
-    except OSError as error:
-        return [], [f"older versions in {home.store.url}: {error}"]
-    return [
-        Left(f"{home.store.url}/{place}", "freed bytes", old[place])
-        for place in sorted(pruned & old.keys())
-    ], []
-
-
-def search_store(home: Settings, erasures: Sequence[Erasure], searched: Searched) -> Searched:
-    """Add what is left of erased outputs in the object store, and what can't be reached there.
-
-    What is in the store has copies in the home, which was searched; but for what other machines
-    did not delete yet, and versions that may not be listed.
-    """
-    if home.store is None:
-        return searched
-    with warehouse.connect(home.tables, writes=()) as con, warehouse.rehearsal(con):
-        tainted = {
-            output
-            for erasure in erasures
-            for output in affected_outputs.recorded(con, erasure.certificate_id)
-        }
-    left, beyond = _left_of_pruned(home)
-    for output in sorted(tainted):
-        places = [f"checkpoints/{output.workload}/{output.key}"]
-        if output.kind in ("snapshot", "scorecard"):
-            places.append(f"{output.kind}s/{output.workload}/{output.key}")
-        for place in places:
-            try:
-                count = home.store.versions(place)
-            except OSError as error:
-                beyond.append(f"older versions in {home.store.url}: {error}")
-                count = len(home.store.names(place))
-            if count:
-                left.append(Left(f"{home.store.url}/{place}", "erased row", count))
-    ids = [erasure.certificate_id for erasure in erasures]
-    beyond += [
-        f"copies of the machine {name}, whose worker has not answered yet"
-        for name in erased_copies.unconfirmed(home, ids)
-    ]
-    return replace(
-        searched,
-        left=(*searched.left, *left),
-        passed_over=(*searched.passed_over, *sorted(set(beyond))),
-    )

@@ -12,17 +12,28 @@ import hashlib
 import logging
 import socket
 import threading
-from collections.abc import Generator, Iterable, Sequence, Set
-from contextlib import contextmanager
-from pathlib import Path
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Sequence, Set
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 from uuid import uuid4
 
 from pydantic import TypeAdapter
 
-from components.erase import delete, subject_rows
+from components.erase import affected_outputs, delete, subject_rows
 from components.erase.affected_outputs import Output, Outputs
-from components.store import file_locks, manifest, output_folders, warehouse, working_copy
+from components.erase.leftovers import Left, NamedFile, Searched
+from components.erase.tombstones import Erasure
+from components.store import (
+    archived_files,
+    file_locks,
+    manifest,
+    output_folders,
+    warehouse,
+    working_copy,
+)
 from components.store.shared_files import SharedFiles
 from flows.settings import Settings
 
@@ -36,6 +47,11 @@ PRUNE = "prune-"  # begins the name of a prune among those of erasures
 
 BEING_PRUNED = "outputs.lock"
 """The lock file of who prunes; shared by who needs all outputs to stay, such as a backup."""
+
+
+def outputs_of(home: Settings) -> Outputs:
+    """Return the folders of the home's outputs made from rows."""
+    return Outputs(home.snapshots, home.adapters, home.scorecards, home.evidence, home.jobs)
 
 
 def machine_name(home: Settings) -> str:
@@ -85,12 +101,14 @@ def forget_until(
         is_over.wait(seconds)
 
 
-def announce(home: Settings, certificate_id: str, tainted: Iterable[Output]) -> None:
+def announce(home: Settings, certificate_id: str, tainted: Sequence[Output]) -> None:
     """Tell the other machines what was erased; this one has no copies any more."""
     if home.store:
         text = OUTPUTS.dump_json(sorted(tainted)).decode()
         home.store.write(f"erased/{certificate_id}.json", text)
         home.store.write(f"erased/{certificate_id}/{machine_name(home)}", "")
+        # What another machine's restore pushed since; it sees later ones itself.
+        delete.delete_outputs(outputs_of(home), tainted, certificate_id)
 
 
 @contextmanager
@@ -122,9 +140,8 @@ def announce_pruned(home: Settings) -> None:
 
 def pruned_places(home: Settings) -> set[str]:
     """Return where in the store all pruned outputs were."""
-    outputs = Outputs(home.snapshots, home.adapters, home.scorecards, home.evidence, home.jobs)
     return {
-        home.portable(outputs.root(output.kind) / output.workload / output.key)
+        home.portable(outputs_of(home).root(output.kind) / output.workload / output.key)
         for store in filter(None, [home.store])
         for name in store.names("erased")
         if name.startswith(PRUNE)
@@ -149,11 +166,10 @@ def forget(home: Settings, known: Set[str] = frozenset()) -> set[str]:
     looked: set[str] = set()
     if home.store is None:
         return looked
-    outputs = Outputs(home.snapshots, home.adapters, home.scorecards, home.evidence, home.jobs)
     for name in {*home.store.names("erased")} - known:
         try:
             tainted = _read_erased(home.store, name)
-            left = [each for each in tainted or () if not _is_stored(home, outputs, each)]
+            left = [each for each in tainted or () if not _is_stored(home, each)]
         except ValueError as error:  # its certificate names this machine until somebody mends it
             LOG.warning("reading %s/erased/%s: %s", home.store.url, name, error)
             continue
@@ -161,13 +177,13 @@ def forget(home: Settings, known: Set[str] = frozenset()) -> set[str]:
             answers = f"erased/{name.removesuffix('.json')}"
             is_new = machine_name(home) not in home.store.names(answers)
             if name.startswith(PRUNE):
-                if is_new and not _forget_pruned(home, outputs, left):
+                if is_new and not _forget_pruned(home, left):
                     continue  # until its backup is written
             else:
-                delete.forget_copies(outputs, left)
+                delete.forget_copies(outputs_of(home), left)
                 if is_new:
                     with output_folders.while_none_finishes(home.scorecards):
-                        delete.forget_verdicts(outputs)
+                        delete.forget_verdicts(outputs_of(home))
                     if home.shared_warehouse:
                         forget_judgements(home)
                         forget_archived(home)
@@ -178,10 +194,10 @@ def forget(home: Settings, known: Set[str] = frozenset()) -> set[str]:
     return looked
 
 
-def _forget_pruned(home: Settings, outputs: Outputs, left: Sequence[Output]) -> bool:
+def _forget_pruned(home: Settings, left: Sequence[Output]) -> bool:
     with file_locks.held(home.home / BEING_PRUNED, wait=False) as is_ours:
         if is_ours:
-            delete.forget_copies(outputs, left, with_adapters=True)
+            delete.forget_copies(outputs_of(home), left, with_adapters=True)
         return is_ours
 
 
@@ -194,12 +210,11 @@ def take_back(home: Settings, known: Set[str], places: Iterable[str]) -> list[st
     """
     if home.store is None:
         return []
-    outputs = Outputs(home.snapshots, home.adapters, home.scorecards, home.evidence, home.jobs)
     erased: set[Path] = set()
     for name in {*home.store.names("erased")} - known:
         for output in _read_erased(home.store, name) or []:
             if output.kind != "adapter" or name.startswith(PRUNE):
-                erased.add(outputs.root(output.kind) / output.workload / output.key)
+                erased.add(outputs_of(home).root(output.kind) / output.workload / output.key)
     taken = sorted(place for place in places if home.home / place in erased)
     for place in taken:
         output_folders.remove(home.home / place)
@@ -239,8 +254,8 @@ def forget_archived(home: Settings) -> None:
             subject_rows.drop_unnamed(con, [str(home.archive)])
 
 
-def _is_stored(home: Settings, outputs: Outputs, output: Output) -> bool:
-    path = outputs.root(output.kind) / output.workload / output.key / manifest.NAME
+def _is_stored(home: Settings, output: Output) -> bool:
+    path = outputs_of(home).root(output.kind) / output.workload / output.key / manifest.NAME
     if home.store is None or not path.exists():
         return False
     return home.store.read(home.portable(path)) == path.read_text()
@@ -258,3 +273,107 @@ def unconfirmed(home: Settings, certificate_ids: Iterable[str]) -> list[str]:
         for machine in machines - {*home.store.names(f"erased/{certificate_id}")}
     }
     return sorted(left)
+
+
+def clear_store(home: Settings, tainted: Sequence[Output]) -> None:
+    """Delete what of erased rows is in the object store besides finished outputs, if there is one.
+
+    Those are jobs on erased snapshots, checkpoints of unfinished adapters, and files of pushes that
+    were killed or came second.
+    """
+    if home.store is None:
+        return
+    keys = {output.key for output in tainted}
+    snapshots = {output.key for output in tainted if output.kind == "snapshot"}
+    for job in home.store.names("jobs"):
+        spec = home.store.read(f"jobs/{job}/spec.json") or ""
+        if job.rpartition("-")[2] in keys or any(f"/{key}" in spec for key in snapshots):
+            home.store.remove(f"jobs/{job}")
+    for output in tainted:
+        if output.kind == "adapter":
+            home.store.remove(f"checkpoints/{output.workload}/{output.key}")
+    for place in _stored_places(home.store):
+        home.store.tidy(place)
+    with suppress(OSError):  # not allowed: the certificate names what is left
+        home.store.forget_versions()
+
+
+def _stored_places(store: SharedFiles) -> list[str]:
+    return [
+        f"{kind}/{workload}/{key}"
+        for kind in ("snapshots", "adapters", "scorecards", "evidence")
+        for workload in store.names(kind)
+        for key in store.names(f"{kind}/{workload}")
+    ]
+
+
+def fetch_stored(home: Settings, jobs: Path) -> None:
+    """Copy what the store has of outputs and jobs, to be searched here."""
+    if home.store:
+        home.store.copy_files("jobs", jobs)
+        for place in _stored_places(home.store):
+            output_folders.fetch(home.home / place)
+
+
+def archived_files_of(home: Settings, copy: Path) -> Iterator[NamedFile]:
+    """Yield copies, one after another, of the files of retention that are in no home."""
+    if archived_files.is_remote(home.archive_root):
+        for file in archived_files.listed(home.archive_root):
+            if archived_files.fetch(file, copy):
+                yield file, copy
+                copy.unlink()  # else it is searched once more, as a file of the home
+
+
+def _left_of_pruned(home: Settings) -> tuple[list[Left], list[str]]:
+    """Find old versions of pruned outputs, whose rows nobody knows any more."""
+    pruned = pruned_places(home)
+    if home.store is None or not pruned:
+        return [], []
+    try:
+        places = (PurePosixPath(place).parts[:3] for place, _ in home.store.old_versions(""))
+        old = Counter("/".join(parts) for parts in places)
+    except OSError as error:
+        return [], [f"older versions in {home.store.url}: {error}"]
+    return [
+        Left(f"{home.store.url}/{place}", "freed bytes", old[place])
+        for place in sorted(pruned & old.keys())
+    ], []
+
+
+def search_store(home: Settings, erasures: Sequence[Erasure], searched: Searched) -> Searched:
+    """Add what is left of erased outputs in the object store, and what can't be reached there.
+
+    What is in the store has copies in the home, which was searched; but for what other machines
+    did not delete yet, and versions that may not be listed.
+    """
+    if home.store is None:
+        return searched
+    with warehouse.connect(home.tables, writes=()) as con, warehouse.rehearsal(con):
+        tainted = {
+            output
+            for erasure in erasures
+            for output in affected_outputs.recorded(con, erasure.certificate_id)
+        }
+    left, beyond = _left_of_pruned(home)
+    for output in sorted(tainted):
+        places = [f"checkpoints/{output.workload}/{output.key}"]
+        if output.kind in ("snapshot", "scorecard"):
+            places.append(f"{output.kind}s/{output.workload}/{output.key}")
+        for place in places:
+            try:
+                count = home.store.versions(place)
+            except OSError as error:
+                beyond.append(f"older versions in {home.store.url}: {error}")
+                count = len(home.store.names(place))
+            if count:
+                left.append(Left(f"{home.store.url}/{place}", "erased row", count))
+    ids = [erasure.certificate_id for erasure in erasures]
+    beyond += [
+        f"copies of the machine {name}, whose worker has not answered yet"
+        for name in unconfirmed(home, ids)
+    ]
+    return replace(
+        searched,
+        left=(*searched.left, *left),
+        passed_over=(*searched.passed_over, *sorted(set(beyond))),
+    )

@@ -19,9 +19,10 @@ from components.release import release_state
 from components.schema import WORKLOAD_ID
 from components.store import file_locks, manifest, output_folders, warehouse, working_copy
 from flows import home_workloads, prefect_api, trials, turn_workloads, workload_file
-from flows.erasing import erase, erase_servers
+from flows.erasing import erase_servers
 from flows.jobs import runner
 from flows.machines import erased_copies
+from flows.machines.erased_copies import outputs_of
 from flows.prefect_api import Run
 from flows.settings import Settings
 
@@ -55,7 +56,7 @@ class PruneBusyError(RuntimeError):
 
 def find_prunable(home: Settings, before: datetime) -> Prunable:
     """Find the outputs and jobs from before then that nothing needs; nothing is changed."""
-    known = unused_outputs.read_finished(erase.outputs(home))
+    known = unused_outputs.read_finished(outputs_of(home))
     return _measured(home, _find_prunable(home, known, before))
 
 
@@ -77,7 +78,7 @@ def prune(home: Settings, before: datetime, workload: str | None = None) -> Prun
                 f"pruning {home.home}: a backup, an erasure or another prune is under way; do the "
                 "same again when it has ended"
             )
-        known = unused_outputs.read_finished(erase.outputs(home))
+        known = unused_outputs.read_finished(outputs_of(home))
         planned = _find_prunable(home, known, before, workload)
         workloads = {output.workload for output in planned.unused.outputs}
         with ExitStack() as stack:
@@ -106,7 +107,7 @@ def _find_prunable(
     if only is not None:
         others = workloads_with_outputs(home) - only
         in_use = replace(in_use, workloads=under_way | others)
-    unused = unused_outputs.find_unused(erase.outputs(home), known, in_use, before)
+    unused = unused_outputs.find_unused(outputs_of(home), known, in_use, before)
     old = [
         name
         for name in sorted(jobs.keys() - {*recent})
@@ -120,7 +121,7 @@ def _find_prunable(
 
 
 def _delete(home: Settings, planned: Prunable) -> None:
-    outputs, unused = erase.outputs(home), planned.unused
+    outputs, unused = outputs_of(home), planned.unused
     erase_servers.drop_copies(home, unused.outputs)
     if home.has_warehouse:
         with warehouse.connect(home.tables) as con, warehouse.transaction(con):
@@ -171,7 +172,7 @@ def _unfinished_elsewhere(home: Settings, job: str) -> Output | None:
 
 
 def _measured(home: Settings, planned: Prunable) -> Prunable:
-    outputs, sizes = erase.outputs(home), defaultdict[str, list[int]](list)
+    outputs, sizes = outputs_of(home), defaultdict[str, list[int]](list)
     for each in planned.unused.finished:
         kept = VERDICT if each.output.kind == "evidence" else ""
         sizes[each.output.kind].append(_size(home, each.folder, kept))

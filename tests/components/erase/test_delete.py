@@ -27,6 +27,7 @@ from components.store import manifest, output_folders, spool, warehouse
 from components.store.warehouse import Connection
 from flows import sources
 from flows.erasing import erase
+from flows.machines import erased_copies
 from tests.components.erase.conftest import Eraser
 from tests.support import erased_home, logs, telemetry, warehouses
 from tests.support.erased_home import ANN, BOB, CYD, EACH, RULES, WORKLOAD, House
@@ -499,7 +500,7 @@ def test_who_is_called_like_a_workload_a_client_or_a_side_takes_nobody_elses_row
         before = {table: con.table(f"curated.{table}").fetchall() for table in settled}
         assert all(before.values())
         for name in (WORKLOAD, "app", "train", RULES.split_by):
-            delete.erase(con, Subject(name), erase.outputs(home.settings), now=logs.NOW)
+            delete.erase(con, Subject(name), erased_copies.outputs_of(home.settings), now=logs.NOW)
         assert before == {table: con.table(f"curated.{table}").fetchall() for table in settled}
 
 

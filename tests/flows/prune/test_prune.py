@@ -31,7 +31,6 @@ from components.schema import Json
 from components.store import file_locks, ledger, manifest, output_folders, warehouse
 from components.store.output_folders import SourceGoneError
 from flows.cli.main import app
-from flows.erasing import erase
 from flows.machines import erased_copies
 from flows.prune import prune_outputs
 from flows.prune.prune_outputs import PruneBusyError
@@ -493,7 +492,7 @@ def test_a_killed_prune_leaves_nothing_untraceable_and_the_next_one_ends_it(
     assert process.exitcode == 0
     assert len(states) > 10
     for state in states:
-        outputs = erase.outputs(state)
+        outputs = erased_copies.outputs_of(state)
         traced = affected_outputs.trace(outputs, lambda row_id: row_id == "i-lost")
         assert {output.key for output in traced.tainted} >= holding(state, "ann asks")
         assert affected_outputs.untraceable(outputs, []) == []

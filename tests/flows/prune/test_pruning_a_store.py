@@ -11,7 +11,6 @@ from components.erase.leftovers import Searched
 from components.store import output_folders
 from flows import home_backup, settings
 from flows.cli.main import app
-from flows.erasing import erase
 from flows.machines import erased_copies
 from flows.prune import prune_outputs
 from flows.settings import Settings
@@ -127,10 +126,10 @@ def test_old_versions_that_a_prune_may_not_delete_are_left_to_an_erasure(
     home.store.remove(place)
     with warehouses.connect(home.warehouse):
         pass
-    searched = erase.search_store(home, [], Searched({}, (), ()))
+    searched = erased_copies.search_store(home, [], Searched({}, (), ()))
     assert [left.where for left in searched.left] == [f"{home.store.url}/{place}"]
     home.store.forget_versions()
-    assert erase.search_store(home, [], Searched({}, (), ())).left == ()
+    assert erased_copies.search_store(home, [], Searched({}, (), ())).left == ()
 
 
 @pytest.mark.slow
