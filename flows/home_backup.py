@@ -346,7 +346,7 @@ def _copies(home: Settings, scratch: Path, left_out: Set[str]) -> dict[str, Path
 
 def _erasures(home: Settings) -> tuple[int, int]:
     """Return how many erasures were begun, and how many of them are finished."""
-    with warehouse.connect(home.tables, writes=()) as con:
+    with warehouse.reading(home.tables) as con:
         ((begun, finished),) = con.execute(working_copy.ERASURES).fetchall()
     return begun, finished
 

@@ -269,7 +269,7 @@ def _fetched_file(path: Location, item: Input, scratch: Path) -> Generator[tuple
             yield item, copy
         return
     named = replace(item, source="mlflow")
-    with warehouse.connect(path, writes=()) as con:
+    with warehouse.reading(path) as con:
         last = load_file.last_load(con, named)
     since = BEGINNING if last is None else last - LATE
     with file_locks.temporary_folder(scratch, "fetched-") as folder:

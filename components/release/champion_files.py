@@ -8,9 +8,12 @@ is checked against the chain later.
 import json
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
 
 from components.decide.approvers import Approver, Approving
 from components.register.version_tags import KNOWN, PENDING
@@ -51,8 +54,11 @@ class Pending:
     """A rollback that was carried out while the warehouse was busy; its link is still missing."""
 
     change: ChampionChange
-    ordered_at: datetime
+    ordered_at: Annotated[datetime, Field(alias="given_at")]
     flow_run_id: str
+
+
+PENDINGS = TypeAdapter(Pending)
 
 
 @contextmanager
@@ -82,23 +88,15 @@ def lock_champion(
 
 def write_pending(folder: Path, pending: Pending) -> None:
     """Store a rollback until the warehouse is free; the caller holds the workload's lock."""
-    content = {
-        "change": asdict(pending.change),
-        "given_at": pending.ordered_at.isoformat(),
-        "flow_run_id": pending.flow_run_id,
-    }
     folder.mkdir(parents=True, exist_ok=True)
-    manifest.write_atomically(_file(folder, pending.change.workload_id), json.dumps(content))
+    text = PENDINGS.dump_json(pending, by_alias=True).decode()
+    manifest.write_atomically(_file(folder, pending.change.workload_id), text)
 
 
 def read_pending(folder: Path, workload: str) -> Pending | None:
     """Read a workload's pending rollback; ``None`` if it has none."""
     path = _file(folder, workload)
-    if not path.exists():
-        return None
-    content = json.loads(path.read_text())
-    ordered_at = datetime.fromisoformat(content["given_at"])
-    return Pending(ChampionChange(**content["change"]), ordered_at, content["flow_run_id"])
+    return PENDINGS.validate_json(path.read_bytes()) if path.exists() else None
 
 
 def drop_pending(folder: Path, workload: str) -> None:

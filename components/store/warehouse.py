@@ -146,6 +146,13 @@ def connect(
         yield con
 
 
+def reading(
+    path: Location, wait_seconds: float = lock.PATIENCE_SECONDS
+) -> AbstractContextManager[Connection]:
+    """Open the warehouse as ``connect`` does, to write nothing of a shared one."""
+    return connect(path, wait_seconds, writes=())
+
+
 def opening_problem(path: Location, wait_seconds: float = lock.PATIENCE_SECONDS) -> str | None:
     """Return why the warehouse can't be opened, in a line; ``None`` if it can.
 

@@ -195,7 +195,7 @@ class WorkingCopy:
     def _read_shared(self, place: SharedWarehouse) -> None:
         # One transaction, so that all rows are of one time; nobody is locked out.
         with (
-            warehouse.connect(place, self.wait_seconds, writes=()) as con,
+            warehouse.reading(place, self.wait_seconds) as con,
             warehouse.rehearsal(con),
         ):
             (self._erasures,) = con.execute(ERASURES).fetchall()
@@ -360,7 +360,7 @@ class WorkingCopy:
 
     def _require_no_purge(self, place: SharedWarehouse, error: Exception) -> None:
         """Check that no erasure has deleted the files of the state that was read."""
-        with warehouse.connect(place, self.wait_seconds, writes=()) as con:
+        with warehouse.reading(place, self.wait_seconds) as con:
             ((begun, finished),) = con.execute(ERASURES).fetchall()
         if (begun, finished) != self._erasures or begun != finished:
             raise StaleCopyError(

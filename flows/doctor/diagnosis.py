@@ -204,7 +204,7 @@ def check_erasures(home: Settings) -> Iterator[CheckResult]:
     if not home.has_warehouse:
         return
     try:
-        with warehouse.connect(home.tables, WAREHOUSE_SECONDS, writes=()) as con:
+        with warehouse.reading(home.tables, WAREHOUSE_SECONDS) as con:
             left = tombstones.unfinished_erasures(con)
     except WarehouseBusyError:
         yield note("erasures", "not checked: others hold the warehouse", "run the doctor again")

@@ -65,7 +65,7 @@ class ErasureRequest:
 
 def find_subject(home: Settings, subject: Subject) -> tuple[SubjectMatch, Erasure | None]:
     """Find what there is of a subject, and the erasure of it that was not finished."""
-    with warehouse.connect(home.tables, writes=()) as con:
+    with warehouse.reading(home.tables) as con:
         with warehouse.rehearsal(con):  # the key of digests is drawn by an erasure only
             begun = tombstones.unfinished(con, subject)
         return delete.find_subject(con, subject, outputs_of(home)), begun
@@ -98,7 +98,7 @@ def _erase(
     load_spool(home, now=now())
     names = group_names(request.subject)
     # While it is known which rows they are about:
-    with warehouse.connect(home.tables, writes=()) as con:
+    with warehouse.reading(home.tables) as con:
         is_about = delete.text_matcher(con, request.subject, outputs_of(home), names)
     written = erase_servers.blank_texts(home, request.subject, is_about)
     report(f"{written.tags} texts on versions blanked, {written.runs} flow runs deleted")
@@ -226,7 +226,7 @@ def verify_erasure(
     ``LookupError``: the warehouse knows no such erasure. ``ValueError``: the certificate was
     changed.
     """
-    with warehouse.connect(home.tables, writes=()) as con, warehouse.rehearsal(con):
+    with warehouse.reading(home.tables) as con, warehouse.rehearsal(con):
         if certificate_path is not None:
             erasures = [tombstones.erasure_named(con, certificate.read_id(certificate_path))]
         else:
@@ -280,7 +280,7 @@ def find_left(home: Settings, erasures: Sequence[Erasure], subject: Subject | No
 def _to_be_searched(home: Settings, folder: Path) -> Generator[Connection]:
     """Open the shared warehouse, or a copy of the file, which a search would hold for long."""
     if home.shared_warehouse:
-        with warehouse.connect(home.shared_warehouse, writes=()) as con:
+        with warehouse.reading(home.shared_warehouse) as con:
             yield con
         return
     copy = folder / home.warehouse.name

@@ -241,7 +241,7 @@ def forget_judgements(home: Settings) -> None:
     for folder in sorted(home.judgements.glob("*")):
         with (
             working_copy.reserve(home.tables, home.locks, unquote(folder.name)),
-            warehouse.connect(home.tables, writes=()) as con,
+            warehouse.reading(home.tables) as con,
         ):
             judgement_cache.forget_missing(con, folder)
     file_locks.delete_abandoned(home.scratch)
@@ -348,7 +348,7 @@ def search_store(home: Settings, erasures: Sequence[Erasure], searched: Searched
     """
     if home.store is None:
         return searched
-    with warehouse.connect(home.tables, writes=()) as con, warehouse.rehearsal(con):
+    with warehouse.reading(home.tables) as con, warehouse.rehearsal(con):
         tainted = {
             output
             for erasure in erasures

@@ -231,7 +231,7 @@ def _read_decided(home: Settings) -> frozenset[str]:
     """Return the evidence and the adapters that decisions, champions and canaries are about."""
     if not home.has_warehouse:
         return frozenset()
-    with warehouse.connect(home.tables, writes=()) as con:
+    with warehouse.reading(home.tables) as con:
         links = decision_log.links(con)
         names = {link.evidence_digest for link in links}
         for change in (made.change for made in map(release_state.recorded_change, links) if made):

@@ -185,7 +185,7 @@ def _require_warehouse(settings: Settings) -> None:
     if settings.has_warehouse:
         with (
             suppress(WarehouseBusyError),  # others work with it
-            warehouse.connect(settings.tables, WAREHOUSE_SECONDS, writes=()),
+            warehouse.reading(settings.tables, WAREHOUSE_SECONDS),
         ):
             pass
 

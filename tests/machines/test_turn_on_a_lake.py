@@ -105,7 +105,7 @@ def answer_of_champion(team: Machines) -> str:
 
 
 def count(place: Lake) -> tuple[int, int]:
-    with warehouse.connect(place, writes=()) as con:
+    with warehouse.reading(place) as con:
         sql = "select count(*), count(distinct interaction_id) from raw.interactions"
         ((rows, distinct),) = con.execute(sql).fetchall()
     return rows, distinct

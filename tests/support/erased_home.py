@@ -50,7 +50,7 @@ class House:
 
     def raw(self, table: str = "interactions") -> list[warehouse.Row]:
         """Give the rows of raw, in one order."""
-        with warehouse.connect(self.settings.tables, writes=()) as con:
+        with warehouse.reading(self.settings.tables) as con:
             return warehouse.rows(con, f"from raw.{table} order by all")
 
 

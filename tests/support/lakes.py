@@ -196,5 +196,5 @@ def _template() -> Path:
     execute(f"create database {TEMPLATE}")
     folder = Path(tempfile.mkdtemp(prefix="flywheel-empty-lake-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    with warehouse.connect(Lake(f"{server()}/{TEMPLATE}", str(folder)), writes=()):
+    with warehouse.reading(Lake(f"{server()}/{TEMPLATE}", str(folder))):
         return folder

@@ -118,7 +118,7 @@ class Upkeep:
 def is_due(place: "Lake", now: datetime, kept: timedelta = KEPT) -> bool:
     """Return whether a lake has states that are twice as old as they need be."""
     sql = "select count(*), min(snapshot_time) from ducklake_snapshots('lake')"
-    with warehouse.connect(place, writes=()) as con:
+    with warehouse.reading(place) as con:
         ((states, oldest),) = con.execute(sql).fetchall()
     return states > 1 and oldest < now - 2 * kept
 

@@ -113,7 +113,7 @@ def save_to_file(source: "Lake", file: Path, home: Path, wait_seconds: float) ->
     with warehouse.connect(file, wait_seconds):
         pass  # creates it
     with (
-        warehouse.connect(source, wait_seconds, writes=()) as con,
+        warehouse.reading(source, wait_seconds) as con,
         lake_connection.bulk(con),
         _attached(con, file, wait_seconds, is_read_only=False),
     ):

@@ -494,7 +494,7 @@ def test_a_home_that_is_not_there_is_not_backed_up_to_a_bucket(tmp_path: Path) -
 
 def contents(place: Lake) -> dict[str, Any]:
     """The rows of each table."""
-    with warehouse.connect(place, writes=()) as con:
+    with warehouse.reading(place) as con:
         return {
             table.full_name: con.execute(f"from {table.full_name} order by all").fetchall()
             for table in lake_schema.schema().tables

@@ -248,7 +248,7 @@ def test_nothing_of_a_person_is_left_in_any_version_of_the_bucket(
     assert verified.exit_code == 0, verified.output
     assert "not searched: PostgreSQL's write-ahead log" in verified.stdout
     assert verified.stdout.splitlines()[-1] == "nothing is left"
-    with warehouse.connect(place, writes=()) as con:
+    with warehouse.reading(place) as con:
         sql = "select count(*) from raw.interactions where payload like '%bob%'"
         assert con.execute(sql).fetchall() == [(EACH,)]
 

@@ -66,7 +66,7 @@ def place(tmp_path: Path) -> Lake:
 
 
 def count(place: Lake, table: str = "raw.interactions", key: str = "interaction_id") -> list[int]:
-    with warehouse.connect(place, writes=()) as con:
+    with warehouse.reading(place) as con:
         sql = f"select count(*), count(distinct {key}) from {table}"
         return [*con.execute(sql).fetchall()[0]]
 
@@ -264,7 +264,7 @@ def test_a_restart_of_postgresql_amid_a_load_costs_nothing_but_time(place: Lake)
 @on_postgres
 def test_what_reads_while_the_connections_are_cut_can_be_done_again(place: Lake):
     refused = pytest.raises(WarehouseConflictError, match=r"was cut, .* do the same again")
-    with refused, warehouse.connect(place, writes=()) as con, warehouse.rehearsal(con):
+    with refused, warehouse.reading(place) as con, warehouse.rehearsal(con):
         for _ in range(2):
             con.execute("select count(*) from raw.starters").fetchall()
             cut_all(place)
@@ -369,7 +369,7 @@ def test_a_server_that_can_only_be_read_is_not_opened(place: Lake):
     """As a standby, to which an address of several hosts leads after a failover."""
     lakes.execute(f"alter database {name_of(place)} set default_transaction_read_only = on")
     refused = pytest.raises(WarehouseError, match=r"connecting to the lake .* read-only")
-    with refused, warehouse.connect(place, writes=()):
+    with refused, warehouse.reading(place):
         pass
 
 
@@ -433,7 +433,7 @@ def test_a_lake_that_could_not_be_opened_once_can_be_later(place: Lake):
     """PostgreSQL refuses the second of the connections that opening needs, and then no more."""
     lakes.execute("create role opener login superuser")
     opener = replace(place, url=place.url.replace("postgres@", "opener@"))
-    with warehouse.connect(opener, writes=()):
+    with warehouse.reading(opener):
         pass  # so that the first attempt does not take longer than the other ones
     lakes.execute("alter role opener nosuperuser connection limit 1")
     with (
@@ -442,13 +442,13 @@ def test_a_lake_that_could_not_be_opened_once_can_be_later(place: Lake):
     ):
         pass
     lakes.execute("alter role opener superuser")
-    with warehouse.connect(opener, writes=()) as con:
+    with warehouse.reading(opener) as con:
         assert con.execute("select count(*) from raw.interactions").fetchall() == [(0,)]
 
 
 def open_when_told(place: Lake, ready: Barrier) -> None:
     ready.wait()
-    with warehouse.connect(place, writes=()) as con:
+    with warehouse.reading(place) as con:
         con.execute("from raw.interactions").fetchall()
 
 
@@ -644,7 +644,7 @@ def test_a_lake_whose_bucket_is_away_is_named_in_one_line(
     away = pytest.raises(
         WarehouseError, match=r"files of the lake postgres://.* in s3://rows/lake: "
     )
-    with away, warehouse.connect(place, writes=()) as con:
+    with away, warehouse.reading(place) as con:
         con.execute("from raw.interactions").fetchall()
 
 

@@ -54,7 +54,7 @@ def test_a_new_lake_gets_every_row_of_a_file_and_a_file_every_row_of_the_lake(
     moved_tables.fill(place, file, names.append, 10.0)
     assert sorted(names) == sorted(before)
     assert not moved_tables.is_new(place)
-    with warehouse.connect(place, writes=()) as con:
+    with warehouse.reading(place) as con:
         links = decision_log.links(con)
         assert chain.first_broken(links, decision_log.read_head(con)) is None
         assert len(links) >= 3
@@ -105,7 +105,7 @@ def archive(con: Connection, root: str) -> int:
 
 
 def archived_paths(place: Location) -> list[str]:
-    with warehouse.connect(place, writes=()) as con:
+    with warehouse.reading(place) as con:
         return warehouse.texts(con, "select path from raw.archived")
 
 
