@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ VARIABLES = (
     *("FLYWHEEL_HOME", "FLYWHEEL_STORE", "FLYWHEEL_WAREHOUSE", RAY),
     *(PREFECT_PORT, MLFLOW_PORT, METRICS_PORT, SERVE_PORT),
     *("FLYWHEEL_CPU_TYPE", "FLYWHEEL_PROCESSES"),
-    *("FLYWHEEL_FLOW_HOURS", "FLYWHEEL_LOG_FORMAT", "FLYWHEEL_FLOWS", "FLYWHEEL_STACK"),
+    *("FLYWHEEL_FLOW_HOURS", "FLYWHEEL_FLOWS", "FLYWHEEL_STACK"),
     "FLYWHEEL_CODE",
     *("FLYWHEEL_URL", "FLYWHEEL_TOKEN", "FLYWHEEL_WORKLOAD"),  # of infra/litellm_bridge.py
     *("FLYWHEEL_HOST", "FLYWHEEL_TLS", "FLYWHEEL_IMAGE", "FLYWHEEL_CUDA_IMAGE"),  # of compose.yaml
@@ -82,7 +82,6 @@ class Settings:
     flow_hours: float = 24.0  # that a run may compute before ``flows.maintenance`` cancels it
     metrics_port: int | None = None  # where the stack shows its figures to Prometheus
     serve_port: int | None = None  # where the stack answers applications; unset: it serves nothing
-    log_format: Literal["text", "json"] = "text"  # as the services print, or a JSON object a line
     elsewhere: Servers | None = None  # that somebody else runs; unset: the home's own stack
     store: "Files | None" = None  # where machines share outputs; unset: in the home alone
     shared_warehouse: "Warehouse | None" = None  # of machines; unset: the home's DuckDB file
@@ -227,7 +226,6 @@ def load(env: Mapping[str, str] = os.environ) -> Settings:
         mlflow_port=_port(env, MLFLOW_PORT, 5000),
         processes=_processes(env),
         flow_hours=_hours(env),
-        log_format=_log_format(env),
         metrics_port=_port(env, METRICS_PORT, 0) if env.get(METRICS_PORT) else None,
         serve_port=_port(env, SERVE_PORT, 0) if env.get(SERVE_PORT) else None,
         store=_store(env),
@@ -368,13 +366,6 @@ def _ray(env: Mapping[str, str]) -> str | None:
             f"{RAY} is {address!r}; expected the client port of a Ray head, ray://host:10001"
         )
     return address or None
-
-
-def _log_format(env: Mapping[str, str]) -> Literal["text", "json"]:
-    text = env.get("FLYWHEEL_LOG_FORMAT") or "text"
-    if text not in ("text", "json"):
-        raise SettingsError(f"FLYWHEEL_LOG_FORMAT is {text!r}; expected text or json")
-    return text
 
 
 def _processes(env: Mapping[str, str]) -> int | None:

@@ -19,8 +19,9 @@ from components.store import file_locks, warehouse
 from components.store.lock import WarehouseBusyError
 from flows import access
 from flows.settings import MLFLOW, PREFECT, RAY, STORE, WAREHOUSE, Settings, code_version
-from flows.stack import children, health, processes
+from flows.stack import health, processes
 from flows.stack.processes import Phase, ServiceState, StackState
+from flows.stack.service_process import open_log
 from flows.stack.stack_services import MARK, service_environment, stack_mark
 
 STOP_LIMIT = 17.0  # seconds for the supervisor to end all other processes before it is killed
@@ -217,7 +218,7 @@ class _Launched:
 @contextmanager
 def _start_supervisor(settings: Settings, deployer: str) -> Generator[_Launched]:
     settings.logs.mkdir(parents=True, exist_ok=True)
-    children.rotate_log(settings.logs / "supervisor.log")
+    open_log(settings.logs / "supervisor.log").doRollover()
     reading, writing = os.pipe()
     with open(reading, "rb", buffering=0) as pipe:  # noqa: PTH123 - a descriptor has no path
         try:

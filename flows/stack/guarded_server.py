@@ -21,7 +21,7 @@ from flows import access
 from flows.access import Credentials
 from flows.settings import HOST, Settings, load
 from flows.stack import mlflow_database
-from flows.stack.children import STEP
+from flows.stack.stack_services import STEP
 
 SCHEME = "mlflow-artifacts:"  # of files in the server's own folder
 

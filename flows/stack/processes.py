@@ -7,7 +7,6 @@ import select
 import shutil
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -23,8 +22,6 @@ from components.store.manifest import write_atomically
 from flows.settings import HOST, METRICS_PORT, SERVE_PORT, Settings, SettingsError
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-_CLOCK_STEP = 5.0  # seconds: a start time by the clock moves when the clock is set
-_SAME_START = 0.05  # seconds since the boot, which Linux counts in hundredths
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -33,48 +30,36 @@ class ProcessIdentity:
     """A process, unique over time: the system reuses a pid, but not with its start time."""
 
     pid: int
-    created: float  # seconds since 1970, by the clock at the time of the look
-    after_boot: float | None = None  # seconds since the boot, independent of the clock; Linux only
-    boot: str = ""  # this boot of this machine; Linux only
+    started: int  # after the boot, in the kernel's ticks, independent of the clock
+    boot: str  # this boot of this machine
 
 
 def identify_process(pid: int) -> ProcessIdentity:
     """Return the identity of a live process; raise ``psutil.NoSuchProcess`` without one."""
-    return ProcessIdentity(pid, psutil.Process(pid).create_time(), _after_boot(pid), boot_id())
+    return ProcessIdentity(pid, _started(pid), boot_id())
 
 
 def boot_id() -> str:
-    """Return the id of this boot of this machine; empty where the system has none."""
-    try:
-        return _BOOT_ID.read_text().strip()
-    except FileNotFoundError:
-        return ""
+    """Return the id of this boot of this machine."""
+    return _BOOT_ID.read_text().strip()
 
 
 def is_alive(identity: ProcessIdentity) -> bool:
     """Return whether that very process still runs; a zombie does not."""
     try:
-        process = psutil.Process(identity.pid)
-        return _is_same(identity, process) and is_running(process)
+        is_same = identify_process(identity.pid) == identity
+        return is_same and is_running(psutil.Process(identity.pid))
     except psutil.NoSuchProcess:
         return False
 
 
-def _is_same(identity: ProcessIdentity, process: psutil.Process) -> bool:
-    after_boot = _after_boot(identity.pid)
-    if identity.after_boot is None or after_boot is None:  # not Linux
-        return abs(process.create_time() - identity.created) < _CLOCK_STEP
-    same_start = abs(after_boot - identity.after_boot) < _SAME_START
-    return same_start and identity.boot == boot_id()
-
-
-def _after_boot(pid: int) -> float | None:
+def _started(pid: int) -> int:
     # The start time is the 22nd field; the 2nd, the name in brackets, may hold anything.
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise psutil.NoSuchProcess(pid) from error
+    return int(stat.rpartition(")")[2].split()[19])
 
 
 def is_running(process: psutil.Process) -> bool:
@@ -133,9 +118,8 @@ def _wait(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Pr
 
 
 def adopt_orphans() -> None:
-    """Make this process the new parent of each descendant that loses its parent (Linux only)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    """Make this process the new parent of each descendant that loses its parent."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def dying_with_parent(command: Sequence[str], signal: str) -> list[str]:

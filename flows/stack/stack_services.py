@@ -34,6 +34,8 @@ ELSEWHERE = frozenset(
 # What Prefect and MLflow note in the environment of a run's or a server's own process.
 OF_A_RUN = ("PREFECT__", "_MLFLOW_")
 
+STEP = "step: "  # begins a line in which a service says what its start is doing
+
 AT_REST = {
     # each look of a worker asks the server, and a run that someone starts waits for it
     "PREFECT_WORKER_QUERY_SECONDS": "5",

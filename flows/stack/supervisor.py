@@ -5,7 +5,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import NoReturn
 
@@ -18,22 +17,15 @@ from flows import access, trials
 from flows.settings import HOST, Settings, code_version
 from flows.settings import load as load_settings
 from flows.stack import health, processes, prometheus, stack_services
-from flows.stack.children import (
-    CHECK_DEADLINE,
-    HANGING_AFTER,
-    START_SECONDS,
-    WORKER_EVERY,
-    WORKER_LOST_AFTER,
-    Child,
-    Orphans,
-    Pulse,
-    ServiceLog,
-)
 from flows.stack.processes import Phase, Signals, StackState, StopRequested
+from flows.stack.service_process import CHECK_DEADLINE, START_SECONDS, ServiceProcess, open_log
 from flows.stack.stack_services import MARK, Service, service_environment, stack_mark
 
 WORKER_GRACE = 8.0  # seconds for flow runs to save their work; ``down`` promises 20 in all
 SERVER_GRACE = 4.0  # seconds
+
+ORPHANS_EVERY = 10.0  # seconds between two looks for orphans while no service ends
+ORPHAN_GRACE = 15.0  # seconds in which an orphaned trainer may still save its checkpoint
 
 FIRST_STEP = "starting the servers; on the first start they make their databases"
 
@@ -52,8 +44,9 @@ class Supervisor:
         self.http = http
         self._signals = signals
         self._environment = service_environment(settings, os.environ)
-        self._children: list[Child] = []
-        self._orphans = Orphans()
+        self._children: list[ServiceProcess] = []
+        self._orphans: dict[int, float] = {}  # when each is killed
+        self._next_look = 0.0
         self._lost_runs = health.LostRuns(http, settings.prefect_api_url)
         self._rollouts = trials.signals(http, settings)
         self._phase: Phase = "starting"
@@ -61,7 +54,6 @@ class Supervisor:
         self._self = processes.identify_process(os.getpid())
         self._code = code_version()
         self._written: StackState | None = None
-        self._checks = ThreadPoolExecutor(4, "check")
 
     def say(self, phase: Phase, step: str) -> None:
         """Write the phase and the step into ``stack.json``."""
@@ -89,8 +81,7 @@ class Supervisor:
         """Restart services that die or hang, indefinitely."""
         while True:
             self._signals.wait(1.0)  # the end of a child wakes it at once
-            ended = any(child.has_ended for child in self._children)
-            orphaned = self._orphans.end_round(self._own(), at_once=ended)
+            orphaned = self._end_orphans()
             for child in self._children:
                 with suppress(httpx.HTTPError):  # Prefect is away; the next round retries
                     self._tend(child, orphaned=orphaned)
@@ -118,8 +109,8 @@ class Supervisor:
         processes.end_processes(psutil.Process().children(recursive=True), SERVER_GRACE)
         processes.end_processes(psutil.Process().children(recursive=True), 0.0)
 
-    def _launch(self, service: Service) -> Child:
-        child = Child(service, self.settings.log_format)
+    def _launch(self, service: Service) -> ServiceProcess:
+        child = ServiceProcess(service)
         if service.pool is not None:
             self._until(lambda: self._knows_heartbeat(child))
         child.start(self._environment, self.settings.home)
@@ -146,7 +137,7 @@ class Supervisor:
             return False
         return True
 
-    def _tend(self, child: Child, *, orphaned: bool) -> None:
+    def _tend(self, child: ServiceProcess, *, orphaned: bool) -> None:
         if child.condition != "restarting" and child.exit_code is not None:
             log.warning("%s ended with exit code %d", child.service.name, child.exit_code)
             child.plan_restart()
@@ -154,12 +145,15 @@ class Supervisor:
             if not self._works(child) and child.is_overdue:
                 log.error("%s is not up in time: kill it", child.service.name)
                 child.kill()
-        elif child.pulse is not None and child.pid is not None:
-            self._check(child, child.pulse)
-        elif child.condition == "restarting" and not orphaned:
+        elif child.condition != "restarting":
+            if child.check(lambda: self._answers(child), time.monotonic()):
+                message = "%s hangs (%d checks failed): kill it"
+                log.error(message, child.service.name, child.misses)
+                child.kill()
+        elif not orphaned:
             self._restart(child)
 
-    def _restart(self, child: Child) -> None:
+    def _restart(self, child: ServiceProcess) -> None:
         if time.monotonic() < child.retry_at:
             return
         if child.service.pool is not None:
@@ -174,31 +168,18 @@ class Supervisor:
             log.warning("can't start %s: %s", child.service.name, error)
             child.plan_restart()
 
-    def _works(self, child: Child) -> bool:
+    def _works(self, child: ServiceProcess) -> bool:
         if child.condition == "starting" and self._answers(child):
             child.condition = "up"
-            child.pulse = self._pulse(child)
             log.info("%s is up", child.service.name)
         return child.condition == "up"
 
-    def _pulse(self, child: Child) -> Pulse:
-        if url := child.service.health_url:
-            return Pulse(lambda: health.is_answering(self.http, url, CHECK_DEADLINE))
-        return Pulse(lambda: self._beats(child), every=WORKER_EVERY, lost_after=WORKER_LOST_AFTER)
-
-    def _check(self, child: Child, pulse: Pulse) -> None:
-        pulse.look(time.monotonic(), self._checks)
-        child.condition = "hanging" if pulse.misses >= HANGING_AFTER else "up"
-        if pulse.is_lost:
-            log.error("%s hangs (%d checks failed): kill it", child.service.name, pulse.misses)
-            child.kill()
-
-    def _answers(self, child: Child) -> bool:
+    def _answers(self, child: ServiceProcess) -> bool:
         if child.service.health_url:
-            return health.is_answering(self.http, child.service.health_url)
+            return health.is_answering(self.http, child.service.health_url, CHECK_DEADLINE)
         return self._beats(child)
 
-    def _beats(self, child: Child) -> bool:
+    def _beats(self, child: ServiceProcess) -> bool:
         """Return whether a worker has reported since the last look; true if that is unknown."""
         try:
             heartbeat = self._heartbeat(child)
@@ -207,14 +188,14 @@ class Supervisor:
         before, child.last_heartbeat = child.last_heartbeat, heartbeat
         return heartbeat != before
 
-    def _knows_heartbeat(self, child: Child) -> bool:
+    def _knows_heartbeat(self, child: ServiceProcess) -> bool:
         try:
             child.last_heartbeat = self._heartbeat(child)
         except httpx.HTTPError:  # SQLite is busy now and then
             return False
         return True
 
-    def _heartbeat(self, child: Child) -> str | None:
+    def _heartbeat(self, child: ServiceProcess) -> str | None:
         pool, api = child.service.pool, self.settings.prefect_api_url
         return health.last_heartbeat(self.http, api, pool) if pool is not None else None
 
@@ -223,13 +204,39 @@ class Supervisor:
             child.service.name == name and child.condition == "up" for child in self._children
         )
 
-    def _own(self) -> set[int]:
-        return {child.pid for child in self._children if child.pid is not None}
+    def _end_orphans(self) -> bool:
+        """Continue ending what the supervisor became the parent of; return whether any is left.
+
+        A flow run of a killed worker, the trainer of a killed flow run: each gets SIGTERM once, and
+        SIGKILL when it takes too long.
+        """
+        now = time.monotonic()
+        ended = any(child.has_ended for child in self._children)
+        if not (ended or self._orphans or now >= self._next_look):
+            return False
+        self._next_look = now + ORPHANS_EVERY  # a look reads all of the machine's processes
+        own = {child.pid for child in self._children}
+        orphans = [each for each in psutil.Process().children() if each.pid not in own]
+        deadlines, self._orphans = self._orphans, {}
+        for orphan in orphans:
+            if not processes.is_running(orphan):
+                with suppress(ChildProcessError):
+                    os.waitpid(orphan.pid, os.WNOHANG)
+                continue
+            deadline = deadlines.get(orphan.pid)
+            self._orphans[orphan.pid] = deadline or now + ORPHAN_GRACE
+            with suppress(psutil.NoSuchProcess):
+                if deadline is None:
+                    orphan.terminate()
+                elif now > deadline:
+                    orphan.kill()
+        return bool(self._orphans)
 
     def _write_state(self) -> None:
+        steps = (child.step for child in self._children if child.condition == "starting")
         state = StackState(
             phase=self._phase,
-            step=next(filter(None, (child.step for child in self._children)), self._step),
+            step=next(filter(None, steps), self._step),
             prefect_port=self.settings.prefect_port,
             mlflow_port=self.settings.mlflow_port,
             supervisor=self._self,
@@ -262,7 +269,7 @@ def main(deployer: str, pipe: int) -> int:
     with lock as alone, health.prefect_client(settings) as http:
         if not alone:
             return 3  # another supervisor was faster; its state counts
-        log_to(ServiceLog(settings.logs / "stack.log", settings.log_format))
+        log_to(open_log(settings.logs / "stack.log"))
         processes.adopt_orphans()
         processes.end_processes(processes.marked_processes(MARK, stack_mark(settings)), grace=5.0)
         settings.scratch.mkdir(exist_ok=True)
@@ -303,7 +310,7 @@ def serve_metrics(settings: Settings) -> None:
         start_http_server(settings.metrics_port, addr=HOST, registry=registry)
 
 
-def _require_no_failure(child: Child) -> None:
+def _require_no_failure(child: ServiceProcess) -> None:
     ended, service = child.exit_code, child.service
     if ended is None or (ended == 0 and service.is_brief):
         return
@@ -313,22 +320,13 @@ def _require_no_failure(child: Child) -> None:
     )
 
 
-def log_to(target: ServiceLog) -> None:
-    """Write the supervisor's log records to a service log."""
-    handler = _Handler(target)
+def log_to(handler: logging.Handler) -> None:
+    """Write the supervisor's log records to a log."""
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
-
-
-class _Handler(logging.Handler):
-    def __init__(self, target: ServiceLog) -> None:
-        super().__init__()
-        self._target = target
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._target.write(self.format(record).encode())
+    logging.raiseExceptions = False  # a full disk loses lines
 
 
 if __name__ == "__main__":

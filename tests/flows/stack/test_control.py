@@ -16,8 +16,8 @@ from components.store.warehouse import WarehouseVersionError
 from flows.cli import stack_commands
 from flows.settings import HOST, Settings, SettingsError, code_version
 from flows.stack import control, processes, stack_services
-from flows.stack.children import LONGEST_WAIT, Child
 from flows.stack.processes import ProcessIdentity, ServiceState, StackState
+from flows.stack.service_process import LONGEST_WAIT, ServiceProcess
 from flows.stack.stack_services import Service
 from tests.flows.stack.test_processes import SLEEP, spawn
 from tests.support import terminal
@@ -103,7 +103,7 @@ def test_status_says_who_is_gone_and_that_the_supervisor_was_killed(settings: Se
     settings.home.mkdir()
     me, dead = (
         processes.identify_process(os.getpid()),
-        ProcessIdentity(os.getpid(), 0.0, boot=processes.boot_id()),
+        ProcessIdentity(os.getpid(), 0, processes.boot_id()),
     )
     processes.write_state(settings, a_state(settings, supervisor=me, service=me))
     assert control.stack_status(settings).is_up
@@ -204,7 +204,7 @@ def test_status_says_at_once_that_the_supervisor_was_stopped(settings: Settings)
 
 def test_a_stack_that_another_host_runs_is_left_alone(settings: Settings) -> None:
     settings.scratch.mkdir(parents=True)
-    other = ProcessIdentity(os.getpid(), 0.0, after_boot=0.0, boot="another")
+    other = ProcessIdentity(os.getpid(), 0, "another")
     state = replace(a_state(settings, other, other), host="desk-2")
     processes.write_state(settings, state)
     lock = str(processes.lock_path(settings))
@@ -307,7 +307,7 @@ def test_services_keep_compiled_modules_where_python_may_not_write_beside_the_so
 def test_who_dies_at_once_is_restarted_after_ever_longer_waits(settings: Settings) -> None:
     settings.logs.mkdir(parents=True)
     command = (sys.executable, "-c", "print('why'); raise SystemExit(4)")
-    child = Child(Service("prefect", command, settings.logs / "a.log"))
+    child = ServiceProcess(Service("prefect", command, settings.logs / "a.log"))
     waits: list[float] = []
     for _ in range(3):
         child.start(os.environ, settings.home)
@@ -339,7 +339,7 @@ def test_status_command_shows_each_service(
 ) -> None:
     settings.home.mkdir()
     monkeypatch.setenv("FLYWHEEL_HOME", str(settings.home))
-    dead = ProcessIdentity(os.getpid(), 0.0, boot=processes.boot_id())
+    dead = ProcessIdentity(os.getpid(), 0, processes.boot_id())
     processes.write_state(settings, a_state(settings, dead, dead))
     result = CliRunner().invoke(stack_commands.app, ["status"])
     assert result.exit_code == 1

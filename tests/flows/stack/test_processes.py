@@ -6,10 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import psutil
-import pytest
 
 from flows.stack import processes
-from flows.stack.processes import ProcessIdentity
 
 SLEEP = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
 STUBBORN = [
@@ -45,29 +43,9 @@ def test_a_process_is_alive_until_it_ends_even_if_nobody_reaps_it() -> None:
 
 def test_another_process_with_the_same_pid_is_not_taken_for_it() -> None:
     me = processes.identify_process(os.getpid())
-    assert me.after_boot is not None
     assert processes.is_alive(me)
-    assert not processes.is_alive(replace(me, after_boot=me.after_boot - 60))
+    assert not processes.is_alive(replace(me, started=me.started - 1))
     assert not processes.is_alive(replace(me, boot="another"))
-
-
-def test_a_process_without_a_time_since_the_boot_is_known_by_the_clock() -> None:
-    me = processes.identify_process(os.getpid())
-    assert processes.is_alive(ProcessIdentity(me.pid, me.created))
-    assert not processes.is_alive(ProcessIdentity(me.pid, me.created - 60))
-
-
-def test_a_process_stays_the_same_when_the_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    with spawn(SLEEP) as process:
-        identity = processes.identify_process(process.pid)
-        # When somebody sets the clock, the kernel says another time of the boot, psutil's zero.
-        booted = psutil.boot_time()
-        monkeypatch.setattr("psutil._pslinux.boot_time", lambda: booted + 3600)
-        monkeypatch.setattr("psutil._pslinux.BOOT_TIME", None, raising=False)
-        moved = psutil.Process(process.pid).create_time() - identity.created
-        assert moved == pytest.approx(3600, abs=60)
-        assert processes.is_alive(identity)
-        process.kill()
 
 
 def test_marked_finds_only_those_started_with_that_value() -> None:
@@ -105,23 +83,3 @@ def test_a_wrapped_command_dies_with_its_parent() -> None:
         parent.stderr.readline()  # the child runs what it was to run
         parent.kill()
         assert eventually(lambda: not processes.is_alive(child))
-
-
-def test_orphans_come_to_who_adopts_them_and_are_ended() -> None:
-    script = f"""
-import os, subprocess, sys, time
-from flows.stack.children import Orphans
-from flows.stack.processes import adopt_orphans, identify_process, is_alive
-adopt_orphans()
-middle = "import subprocess; from subprocess import DEVNULL;"
-middle += "print(subprocess.Popen({SLEEP!r}, stdout=DEVNULL, start_new_session=True).pid)"
-run = subprocess.run([sys.executable, "-c", middle], stdout=subprocess.PIPE, text=True)
-orphan = identify_process(int(run.stdout.split()[0]))
-orphans, deadline = Orphans(), time.monotonic() + 8
-assert is_alive(orphan)
-assert orphans.end(own=set())
-while orphans.end(own=set()) and time.monotonic() < deadline:
-    time.sleep(0.05)
-assert not is_alive(orphan)
-"""
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=20)
