@@ -3,8 +3,6 @@
 import json
 import time
 from collections.abc import Iterable
-from dataclasses import asdict
-from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,17 +12,14 @@ from pydantic import ValidationError
 from components.monitor import serving_status
 from components.monitor.serving_status import (
     ElsewhereVersion,
-    ReplicaProof,
+    Refusal,
     ServingStatus,
     ServingVersion,
-    SwapStep,
 )
 from components.schema import parse_yaml
-from components.serve import routes, seen_gateways, staged_version
-from components.serve.routes import RoutesFileError
+from components.serve import seen_gateways
 from components.serve.seen_gateways import SeenGateway
 from components.serve.settings import ServeSettings
-from components.serve.swap_journal import SwapJournal
 from components.store.shared_files import StoreError
 from components.validation_messages import describe_mistakes
 from flows.settings import Settings
@@ -36,11 +31,6 @@ WRONG_CLOCK_SECONDS = 60.0  # by which a machine's clock may differ from the sto
 FORGOTTEN_SECONDS = 86_400.0  # after which nobody is told of a gateway that was killed
 STALE_SECONDS = 30.0  # the gateway writes its status every 10 s
 RESTART_SECONDS = 3600.0  # after which one that is silent is not expected back
-
-TOLD_STEPS = frozenset(
-    {"flipped", "refused", "withdrawn", "recovered", "canary_began", "canary_ended"}
-)
-MAX_STEPS = 12
 
 
 class ServeFileError(ValueError):
@@ -133,17 +123,15 @@ def describe(home: Settings, workload: str) -> str:
 
 
 def read_serving(home: Settings, workload: str) -> ServingStatus:
-    """Return who serves a workload; without a gateway, who would if it were started."""
-    steps = [line for line in SwapJournal(home.serve).lines() if line["workload"] == workload]
-    history, elsewhere = _history(steps), _elsewhere(home, workload)
+    """Return who serves a workload."""
+    elsewhere = _elsewhere(home, workload)
     try:
         status = read_status(home)
     except NotServingError:
-        champion = _last_champion(home, workload)
-        return ServingStatus(False, champion=champion, elsewhere=elsewhere, history=history)
-    route, details = status["routes"].get(workload), status.get("workloads", {}).get(workload, {})
+        return ServingStatus(False, elsewhere=elsewhere)
+    route = status["routes"].get(workload)
     versions = {
-        role: _version(route[role], (details.get(role) or {}).get("proofs", {}))
+        role: _version(route[role])
         for role in ("champion", "previous")
         if route and route.get(role)
     }
@@ -158,7 +146,7 @@ def read_serving(home: Settings, workload: str) -> ServingStatus:
             if coming["workload"] == workload
         ],
         refused=[
-            SwapStep(refused["at"], refused["version"], "refused", refused["reason"])
+            Refusal(refused["at"], refused["version"], refused["reason"])
             for refused in status["refused"]
             if refused["workload"] == workload
         ],
@@ -168,7 +156,6 @@ def read_serving(home: Settings, workload: str) -> ServingStatus:
             if replica["condition"] != "in"
         ],
         elsewhere=elsewhere,
-        history=history,
     )
 
 
@@ -264,15 +251,7 @@ def disagreements(gateways: Iterable[SeenGateway]) -> list[str]:
     ]
 
 
-def _last_champion(home: Settings, workload: str) -> ServingVersion | None:
-    try:
-        route = routes.read(home.serve / routes.FILE).get(workload)
-    except RoutesFileError:  # the gateway says so when it starts
-        return None
-    return _version(asdict(route.champion), {}) if route else None
-
-
-def _version(served: Report, proofs: Report) -> ServingVersion:
+def _version(served: Report) -> ServingVersion:
     return ServingVersion(
         version=served["version"],
         model=served["model"],
@@ -281,30 +260,7 @@ def _version(served: Report, proofs: Report) -> ServingVersion:
         proved_at=served["proved_at"],
         has_effect=not served["unproved"],
         replicas=served["replicas"],
-        proofs=[
-            ReplicaProof(
-                replica,
-                proof["objection"],
-                proof["from_reference"],
-                proof["tolerance"],
-                proof["from_base"],
-            )
-            for replica, proof in proofs.items()
-        ],
     )
-
-
-def _history(lines: list[Report]) -> list[SwapStep]:
-    """Return what a person would tell of a journal, newest first; what is tried again is one."""
-    told = [line for line in lines if line["step"] in TOLD_STEPS]
-    groups = groupby(told, lambda line: (line["step"], line["model"], line.get("reason", "")))
-    history: list[SwapStep] = []
-    for (step, model, reason), group in groups:
-        repeated = [*group]
-        match = staged_version.NAME.fullmatch(model)
-        version = match["version"] if match else model
-        history.append(SwapStep(repeated[0]["at"], version, step, reason, len(repeated)))
-    return history[::-1][:MAX_STEPS]
 
 
 def gateway_name(gateway: SeenGateway) -> str:

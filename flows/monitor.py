@@ -186,7 +186,7 @@ def monitor(span_days: int = 30) -> str:
             f"monitoring {', '.join(failed)}: failed, as the task of each says; "
             f"{len(statuses)} other workloads were looked at"
         )
-    return f"{len(statuses)} workloads, {len(broken)} files with mistakes; pages in {home.monitor}"
+    return f"{len(statuses)} workloads, {len(broken)} files with mistakes"
 
 
 @task
@@ -285,17 +285,7 @@ def waiting_approvals(workload: str) -> list[Waiting]:
 
 @task
 def publish_status(status: WorkloadStatus) -> None:
-    """Keep the page in Prefect, where pages of one key form a history, and in the home."""
-    folder, pictures = settings.load().monitor, dict[str, Path]()
-    if status.days:
-        pictures["Requests by day and version"] = folder / f"{status.workload}.traffic.png"
-        status_page.draw_traffic(status, pictures["Requests by day and version"])
-    if any(day.votes for day in status.days):
-        shown = "Share of thumbs down by version, with 95 % intervals"
-        pictures[shown] = folder / f"{status.workload}.votes.png"
-        status_page.draw_votes(status, pictures[shown])
-    page = status_page.as_html(status, pictures)
-    manifest.write_atomically(folder / f"{status.workload}.html", page)
+    """Keep the page in Prefect, where pages of one key form a history."""
     key = approvals.artifact_key("monitor", status.workload)
     description = "who serves the workload, its traffic, signs and turns"
     create_markdown_artifact(status_page.as_markdown(status), key=key, description=description)

@@ -1,21 +1,9 @@
-"""Who serves a workload at the gateway, how that was proved, and what the gateway did before."""
+"""Who serves a workload at the gateway, and when that was last proved."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from components.monitor.canary_status import CanaryStatus
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaProof:
-    """The newest proof of a version on one replica; distances are in nats a token."""
-
-    replica: str
-    objection: str | None
-    from_reference: float | None
-    tolerance: float | None
-    from_base: float | None
-    """``None``, as the others, if it was not measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +20,15 @@ class ServingVersion:
     """Whether it can be told from its base."""
     replicas: Sequence[str]
     """Where it is proved."""
-    proofs: Sequence[ReplicaProof] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class SwapStep:
-    """What the gateway did with a version, so many times in a row; ``at`` is the first time."""
+class Refusal:
+    """A version that the gateway does not serve; ``at`` is ISO 8601, UTC."""
 
     at: str
     version: str
-    step: str
-    reason: str = ""
-    times: int = 1
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +45,16 @@ class ServingStatus:
     """A workload at the gateway of its home."""
 
     is_running: bool
-    """Whether a gateway runs; without one, ``champion`` is who served last."""
     engine: str | None = None
     champion: ServingVersion | None = None
     previous: ServingVersion | None = None
     preparing: Sequence[tuple[str, str]] = ()
     """Version and step of what is on its way."""
-    refused: Sequence[SwapStep] = ()
+    refused: Sequence[Refusal] = ()
     replicas_out: Sequence[tuple[str, str]] = ()
     """Replicas that serve nothing, with the reason."""
     elsewhere: Sequence[ElsewhereVersion] | None = ()
     """What the gateways of other machines serve, ``None`` if they can't be asked."""
-    history: Sequence[SwapStep] = ()
-    """The newest first."""
     canaries: Sequence[CanaryStatus] = ()
     """The newest first."""
 

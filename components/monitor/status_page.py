@@ -1,25 +1,17 @@
-"""A workload's page: who serves it, its traffic, signs and canary, as HTML and as Markdown.
+"""A workload's page: who serves it, its traffic, signs and canary; and figures for Prometheus."""
 
-Also its figures for Prometheus.
-"""
-
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
-from pathlib import Path
 
-from matplotlib.ticker import MaxNLocator
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from components.monitor import canary_status, serving_status, workload_status
 from components.monitor.canary_status import CanaryStatus
-from components.monitor.serving_status import ReplicaProof, ServingVersion, SwapStep, minute
+from components.monitor.serving_status import ServingVersion, minute
 from components.monitor.turn_starts import TurnStart
 from components.monitor.workload_status import Day, Rate, WorkloadStatus
-from components.pages import charts, templates
+from components.pages import templates
 
-COLOURS = (charts.NEW, charts.THERE, charts.OTHER, charts.FURTHER)
-OTHERS = "#b9c2c5"  # the colour of all further versions together
 MEBIBYTE = 2**20
 
 TRAFFIC_HEAD = (
@@ -31,26 +23,12 @@ TRAFFIC_NOTE = (
     "answer; down is their share of the thumbs, corrected the share of the answers that somebody "
     "corrected, with Wilson's 95 % intervals."
 )
-PROOF_HEAD = ("version", "replica", "result", "from its reference", "tolerance", "from its base")
-PROOF_NOTE = (
-    "Mean differences of log-probabilities, in nats a token, of fixed texts: within the tolerance "
-    "of what training's code computes for the version, and away from its base."
-)
 CANARY_NOTE = (
     "Conversations with a bad event of each kind. Worse is the evidence that the canary's risk is "
     "above the champion's, within margin that it is below {:g} times it; each with the number at "
     "which it decides. It holds at every look."
 )
 START_HEAD = ("when (UTC)", "outcome", "by", "why")
-HISTORY_HEAD = ("when (UTC)", "version", "what happened")
-STEPS = {
-    "flipped": "took over",
-    "refused": "was refused: ",
-    "withdrawn": "was withdrawn: ",
-    "canary_began": "began to answer a share",
-    "canary_ended": "ended as a canary: ",
-    "recovered": "a swap that a crash cut off was undone",
-}
 
 BY_MODEL = {
     "requests": "Requests logged in the window.",
@@ -86,19 +64,11 @@ def _markdown(title: str, shown: Sequence[Section], status: WorkloadStatus | Non
     return templates.render("monitor/page.md.j2", title=title, sections=shown, waiting=waiting)
 
 
-def as_html(status: WorkloadStatus, pictures: Mapping[str, Path]) -> str:
-    """Return a self-contained HTML page; ``pictures`` of the traffic are by what they show."""
-    return templates.render(
-        "monitor/page.html.j2", status=status, sections=sections(status), pictures=pictures
-    )
-
-
 def sections(status: WorkloadStatus) -> list[Section]:
-    """Return what the page shows, but for approvals that wait and pictures."""
-    canary, history = status.serving.canary, status.serving.history
+    """Return what the page shows, but for approvals that wait."""
+    canary = status.serving.canary
     votes = "" if any(day.votes for day in status.days) else " Nobody has voted on an answer."
     nothing = "No requests logged; those of the gateway count once `flywheel collect` loads them."
-    proofs = _proof_rows(status)
     return [
         Section("Now", facts=[*_who_serves(status), *_what_to_know(status)]),
         *([] if canary is None else [_canary_section(canary)]),
@@ -108,9 +78,7 @@ def sections(status: WorkloadStatus) -> list[Section]:
             rows=traffic_rows(status),
             note=(TRAFFIC_NOTE + votes) if status.days else nothing,
         ),
-        Section("Proofs", head=PROOF_HEAD, rows=proofs, note=PROOF_NOTE if proofs else ""),
         Section("Turns", head=START_HEAD, rows=[_start_row(start) for start in status.starts]),
-        Section("What happened", head=HISTORY_HEAD, rows=[_history_row(step) for step in history]),
     ]
 
 
@@ -138,8 +106,7 @@ def _canary_section(canary: CanaryStatus) -> Section:
 def _who_serves(status: WorkloadStatus) -> list[tuple[str, str]]:
     serving, champion = status.serving, status.serving.champion
     if not serving.is_running:
-        last = f"version {champion.version} since {minute(champion.since)}" if champion else "none"
-        return [("Serves", serving_status.sentence(serving)), ("Served last here", last)]
+        return [("Serves", serving_status.sentence(serving))]
     if champion is None:
         who = [("Serves", "nobody: no version was promoted, or none may serve")]
     else:
@@ -196,32 +163,6 @@ def _what_to_know(status: WorkloadStatus) -> list[tuple[str, str]]:
 def _start_row(start: TurnStart) -> list[str]:
     outcome = "turn" if start.started else "no turn"
     return [f"{start.looked_at:%Y-%m-%d %H:%M}", outcome, start.cause, start.reason]
-
-
-def _proof_rows(status: WorkloadStatus) -> list[list[str]]:
-    loaded = [v for v in (status.serving.champion, status.serving.previous) if v is not None]
-    return [
-        [
-            version.version,
-            proof.replica,
-            _result(version, proof),
-            _nats(proof.from_reference),
-            _nats(proof.tolerance),
-            _nats(proof.from_base),
-        ]
-        for version in loaded
-        for proof in version.proofs
-    ]
-
-
-def _result(version: ServingVersion, proof: ReplicaProof) -> str:
-    if proof.objection is not None:
-        return f"failed: {proof.objection}"
-    return "proved" if version.has_effect else "proved, without effect"
-
-
-def _nats(distance: float | None) -> str:
-    return "not measured" if distance is None else f"{distance:.3g} nats"
 
 
 def traffic_rows(status: WorkloadStatus) -> list[list[str]]:
@@ -282,76 +223,6 @@ def _with_interval(rate: Rate | None) -> str:
     if rate is None:
         return ""
     return f"{rate.value:.1%} ({100 * rate.low:.1f} to {100 * rate.high:.1f})"
-
-
-def _history_row(step: SwapStep) -> list[str]:
-    what = STEPS[step.step] + (step.reason if STEPS[step.step].endswith(" ") else "")
-    repeated = f" ({step.times} times)" if step.times > 1 else ""
-    return [minute(step.at), step.version, what + repeated]
-
-
-def draw_traffic(status: WorkloadStatus, path: Path) -> None:
-    """Write a PNG of the requests by day, stacked by version; what has no colour is one."""
-    figure, axes = charts.sheet(3.4, left=0.1)
-    last = status.at.date()
-    dates = [last - timedelta(days=back) for back in range(status.span_days, -1, -1)]
-    used = {date.fromisoformat(day.day) for day in status.days}
-    dates = [day for day in dates if not used or day >= min(used)]
-    bottom = [0] * len(dates)
-    for name, colour, members in coloured_parts(status):
-        counts = dict.fromkeys(dates, 0)
-        for day in status.days:
-            if day.model_name in members and date.fromisoformat(day.day) in counts:
-                counts[date.fromisoformat(day.day)] += day.requests
-        heights = [counts[day] for day in dates]
-        axes.bar(range(len(dates)), heights, 0.8, bottom=bottom, color=colour, label=name)
-        bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
-    step = max(1, len(dates) // 10)
-    names = [f"{day:%m-%d}" for day in dates]
-    axes.set_xticks(range(0, len(dates), step), names[::step])
-    axes.set_xlim(-0.7, max(1.0, len(dates) - 0.3))
-    axes.set_ylim(bottom=0, top=None if any(bottom) else 1)
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylabel("requests", color=charts.INK, size=9)
-    axes.grid(axis="y", color=charts.GRID, lw=0.8)
-    if status.days:
-        figure.legend(loc="upper center", ncols=3, frameon=False, fontsize=8)
-    charts.save(figure, path)
-
-
-def coloured_parts(status: WorkloadStatus) -> list[tuple[str, str, set[str]]]:
-    """Return the name, the colour and the models of each part of a day's bar."""
-    ordered = in_order(status)
-    shown = ordered if len(ordered) <= len(COLOURS) else ordered[: len(COLOURS) - 1]
-    parts = [
-        (charts.shortened(label(status.workload, sums), 40), colour, {sums.model_name})
-        for sums, colour in zip(shown, COLOURS, strict=False)
-    ]
-    rest = {sums.model_name for sums in ordered[len(shown) :]}
-    return [*parts, (f"{len(rest)} others", OTHERS, rest)] if rest else parts
-
-
-def draw_votes(status: WorkloadStatus, path: Path) -> None:
-    """Write a PNG of the share of thumbs down of each version that has votes, with intervals."""
-    voted = [sums for sums in in_order(status) if sums.votes]
-    figure, axes = charts.sheet(1.5 + 0.35 * max(1, len(voted)))
-    names = [charts.shortened(label(status.workload, sums)) for sums in voted]
-    charts.rows(axes, names or ["no votes"])
-    champion = status.serving.champion
-    for row, sums in enumerate(voted):
-        down = workload_status.rate(sums.down, sums.votes)
-        assert down is not None
-        serves = champion is not None and _is(sums, champion, status.workload)
-        colour = charts.NEW if serves else charts.THERE
-        axes.plot([100 * down.low, 100 * down.high], [row, row], color=colour, lw=2)
-        axes.plot(100 * down.value, row, "o", color=colour, ms=6)
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("thumbs down, % of the votes, with 95 % intervals", color=charts.INK, size=9)
-    charts.save(figure, path)
-
-
-def _is(sums: Day, version: ServingVersion, workload: str) -> bool:
-    return sums.model_name == f"{workload}@{version.version}"
 
 
 def prometheus_text(statuses: Iterable[WorkloadStatus]) -> bytes:

@@ -5,9 +5,9 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import IO
@@ -62,7 +62,7 @@ class ServiceProcess:
     _born: float = 0.0
     _log: logging.Handler | None = None
     _copying: threading.Thread | None = None
-    _last: deque[str] = field(default_factory=lambda: deque[str](maxlen=LAST_LINES))
+    _last: Iterable[str] = ()
 
     def start(self, environment: Mapping[str, str], folder: Path) -> None:
         """Start the service's process; append its output to its log."""
@@ -77,19 +77,20 @@ class ServiceProcess:
             start_new_session=True,
         )
         self._log = self._log or open_log(self.service.log)
+        self._last = deque[str](maxlen=LAST_LINES)
         self._copying = threading.Thread(
-            target=self._copy, args=(self._popen.stdout, self._log), daemon=True
+            target=self._copy, args=(self._popen.stdout, self._log, self._last), daemon=True
         )
         self._copying.start()
         self._identity = identify_process(self._popen.pid)
         self.condition, self.misses, self._next_check = "starting", 0, 0.0
 
-    def _copy(self, pipe: IO[bytes], log: logging.Handler) -> None:
+    def _copy(self, pipe: IO[bytes], log: logging.Handler, last: deque[str]) -> None:
         with pipe:
             while line := pipe.readline(LINE_BYTES):
                 text = line.decode(errors="replace").rstrip("\r\n")
                 log.handle(logging.makeLogRecord({"msg": text}))
-                self._last.append(text)
+                last.append(text)
                 if text.startswith(STEP):
                     self.step = text.removeprefix(STEP)
 

@@ -1,21 +1,14 @@
 """A workload's page: traffic by version from a real warehouse, and what is said plainly."""
 
-import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from components.collect.source import Input
 from components.monitor import status_page, workload_status
-from components.monitor.serving_status import (
-    ReplicaProof,
-    ServingStatus,
-    ServingVersion,
-    SwapStep,
-)
+from components.monitor.serving_status import Refusal, ServingStatus, ServingVersion
 from components.monitor.turn_starts import TurnStart
 from components.monitor.workload_status import Day, WorkloadStatus
 from components.schema import Json
@@ -35,20 +28,15 @@ SEVEN = ServingVersion(
     proved_at="2025-10-19T23:59:10.000+00:00",
     has_effect=True,
     replicas=["a", "b"],
-    proofs=[ReplicaProof("a", None, 0.0021, 0.06, 1.25)],
 )
-SIX = replace(SEVEN, version="6", model="weather.v6-cdcdcdcdcdcd", proofs=[])
+SIX = replace(SEVEN, version="6", model="weather.v6-cdcdcdcdcdcd")
 SERVING = ServingStatus(
     is_running=True,
     engine="vllm",
     champion=SEVEN,
     previous=SIX,
-    refused=[SwapStep("2025-10-19T09:00:00.000+00:00", "8", "refused", "it answers as its base")],
+    refused=[Refusal("2025-10-19T09:00:00.000+00:00", "8", "it answers as its base")],
     replicas_out=[("c", "connection refused")],
-    history=[
-        SwapStep("2025-10-19T09:00:00.000+00:00", "8", "refused", "it is its base", times=12),
-        SwapStep("2025-10-19T08:00:00.000+00:00", "7", "flipped"),
-    ],
 )
 
 
@@ -99,13 +87,6 @@ def loaded(con: Connection, folder: Path) -> WorkloadStatus:
     return replace(status(days), latencies=latencies, prices={"weather@7": 0.0004})
 
 
-def drawn(of: WorkloadStatus, folder: Path) -> str:
-    traffic, votes = folder / "traffic.png", folder / "votes.png"
-    status_page.draw_traffic(of, traffic)
-    status_page.draw_votes(of, votes)
-    return status_page.as_html(of, {"Requests": traffic, "Votes": votes})
-
-
 def test_traffic_is_counted_by_version_with_its_votes_and_corrections(
     con: Connection, tmp_path: Path
 ) -> None:
@@ -139,45 +120,33 @@ def test_traffic_is_counted_by_version_with_its_votes_and_corrections(
     assert six[-1] == "no price"
 
 
-def test_the_page_says_who_serves_since_when_and_how_that_was_proved(tmp_path: Path) -> None:
-    html = drawn(status([Day("weather@7", "2025-10-09", 4, 0, 0, 0, 0, 0, served=4)]), tmp_path)
+def test_the_page_says_who_serves_since_when_and_how_that_was_proved() -> None:
+    days = [Day("weather@7", "2025-10-09", 4, 0, 0, 0, 0, 0, served=4)]
+    page = status_page.as_markdown(status(days))
     for text in (
         "version 7 (weather.v7-0123456789ab)",
         "2025-10-19 08:00",
         "a, b (vllm, bf16)",
         "2025-10-19 23:59, by its log-probabilities",
         "version 6, still loaded",
-        "0.0021 nats",
-        "1.25 nats",
         "version 8 since 2025-10-19 09:00: it answers as its base",
         "connection refused",
-        "was refused: it is its base (12 times)",
         "Nobody has voted on an answer.",
     ):
-        assert text in html, text
-    assert not re.findall(r'(?:src|href)="(?!data:)', html)
+        assert text in page, text
 
 
 def test_the_page_says_what_turns_were_started_or_considered_and_why() -> None:
     reason = "4 new feedback, fewer than min_feedback 50"
     look = TurnStart("s1", "weather", "trigger", False, reason, NOW)
-    html = status_page.as_html(replace(status([]), starts=[look]), {})
-    cells = ("2025-10-20 00:00", "no turn", "trigger", reason)
-    assert re.search(r"\s*".join(f"<td>{cell}</td>" for cell in cells), html)
-    assert "| 2025-10-20 00:00 | no turn |" in status_page.as_markdown(
-        replace(status([]), starts=[look])
-    )
+    page = status_page.as_markdown(replace(status([]), starts=[look]))
+    assert "| 2025-10-20 00:00 | no turn | trigger | 4 new feedback" in page
 
 
 @pytest.mark.parametrize(
     ("serving", "text"),
     [
         pytest.param(ServingStatus(is_running=False), "no gateway of this home runs", id="none"),
-        pytest.param(
-            ServingStatus(is_running=False, champion=SEVEN),
-            "version 7 since 2025-10-19 08:00",
-            id="ended",
-        ),
         pytest.param(ServingStatus(is_running=True), "nobody: no version was promoted", id="idle"),
         pytest.param(
             replace(SERVING, champion=replace(SEVEN, replicas=[])), "on no replica", id="out"
@@ -193,39 +162,15 @@ def test_the_page_says_what_turns_were_started_or_considered_and_why() -> None:
         ),
     ],
 )
-def test_what_is_missing_is_said(serving: ServingStatus, text: str, tmp_path: Path) -> None:
-    idle = status([], serving)
-    html = drawn(idle, tmp_path)
-    assert text in html
-    assert "No requests logged;" in html
-    assert text in status_page.as_markdown(idle)
+def test_what_is_missing_is_said(serving: ServingStatus, text: str) -> None:
+    page = status_page.as_markdown(status([], serving))
+    assert text in page
+    assert "No requests logged;" in page
 
 
-def test_a_bar_has_a_day_s_requests_in_the_colours_of_their_versions(tmp_path: Path) -> None:
-    days = [
-        Day("weather@6", "2025-10-18", 30, 0, 0, 0, 0, 0, served=30),
-        Day("weather@7", "2025-10-20", 30, 0, 0, 0, 0, 0, served=30),
-    ]
-    status_page.draw_traffic(status(days), tmp_path / "p.png")
-    pixels = Image.open(tmp_path / "p.png").convert("RGB").crop((105, 90, 1050, 400))
-    columns = {
-        name: [x for x in range(pixels.width) if pixels.getpixel((x, 200)) == colour]
-        for name, colour in {"7": (0xD3, 0x54, 0x00), "6": (0x66, 0x75, 0x7A)}.items()
-    }
-    assert max(columns["6"]) < 300  # the first of three days
-    assert min(columns["7"]) > 600  # the last
-
-
-def test_more_versions_than_colours_share_the_last(tmp_path: Path) -> None:
-    days = [Day(f"weather@{n}", "2025-10-18", n, 0, 0, 0, n, 1, served=n) for n in range(1, 9)]
-    names = [name for name, _, _ in status_page.coloured_parts(status(days))]
-    assert names == ["version 8", "version 7", "version 6", "5 others"]
-
-
-def test_names_from_traffic_stay_text(tmp_path: Path) -> None:
+def test_names_from_traffic_stay_text() -> None:
     hostile = replace(SERVING, replicas_out=[("c", HOSTILE)])
-    html = drawn(status([Day(HOSTILE, "2025-10-09", 1, 0, 0, 0, 0, 1)], hostile), tmp_path)
-    assert "<script" not in html
-    markdown = status_page.as_markdown(status([Day(HOSTILE, "2025-10-09", 1, 0, 0, 0, 0, 1)]))
-    (row,) = [line for line in markdown.splitlines() if "alert" in line]
+    days = [Day(HOSTILE, "2025-10-09", 1, 0, 0, 0, 0, 1)]
+    page = status_page.as_markdown(status(days, hostile))
+    (row,) = [line for line in page.splitlines() if "alert" in line and line.startswith("|")]
     assert row.startswith("| &lt;script&gt;alert(1)&lt;/script&gt;\\|")

@@ -1,6 +1,5 @@
 """A workload's status: counts from a warehouse, and its pages."""
 
-import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -239,8 +238,8 @@ def standing(model: str = "gpt") -> WorkloadStatus:
     )
 
 
-def test_the_page_shows_sums_of_days_and_is_self_contained() -> None:
-    html = status_page.as_html(standing(), {})
+def test_the_page_shows_sums_of_days() -> None:
+    page = status_page.as_markdown(standing())
     for text in (
         "gpt",
         "50",
@@ -251,8 +250,7 @@ def test_the_page_shows_sums_of_days_and_is_self_contained() -> None:
         "2026-01-01 00:00",
         "5 MiB",
     ):
-        assert text in html, text
-    assert not re.findall(r'(?:src|href)="(?!data:|http://127\.0\.0\.1/runs/1)', html)
+        assert text in page, text
 
 
 def test_a_small_price_has_no_exponent() -> None:

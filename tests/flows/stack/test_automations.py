@@ -121,12 +121,6 @@ def test_new_feedback_starts_one_turn_and_the_book_says_why(
     (stack.workloads / config.name).symlink_to(config)
     (stack.workloads / "other.yaml").write_text("workload: other\n")
     assert monitor.monitor(span_days=3000).startswith("1 workloads, 1 files with mistakes")
-    assert (
-        f"{small_workload.REQUESTS}</td>"
-        in (stack.monitor / f"{small_workload.WORKLOAD}.html").read_text()
-    )
-    page = (stack.monitor / f"{small_workload.WORKLOAD}.html").read_text()
-    assert "no gateway of this home runs" in page
     artifact = Artifact.get(approvals.artifact_key("monitor", small_workload.WORKLOAD))
     assert f"| {small_workload.REQUESTS} |" in str(artifact)
 
