@@ -181,6 +181,8 @@ class Supervisor:
 
     def _beats(self, child: ServiceProcess) -> bool:
         """Return whether a worker has reported since the last look; true if that is unknown."""
+        if child.condition != "starting" and not self._is_up("prefect"):
+            return True
         try:
             heartbeat = self._heartbeat(child)
         except httpx.HTTPError:
@@ -200,8 +202,10 @@ class Supervisor:
         return health.last_heartbeat(self.http, api, pool) if pool is not None else None
 
     def _is_up(self, name: str) -> bool:
+        """Return whether a server answered the last time; one that hangs is not asked for more."""
         return any(
-            child.service.name == name and child.condition == "up" for child in self._children
+            child.service.name == name and child.condition == "up" and not child.misses
+            for child in self._children
         )
 
     def _end_orphans(self) -> bool:
