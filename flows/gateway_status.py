@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from components.monitor import serving_status
 from components.monitor.serving_status import (
     ElsewhereVersion,
-    Refusal,
+    RefusedVersion,
     ServingStatus,
     ServingVersion,
 )
@@ -146,7 +146,7 @@ def read_serving(home: Settings, workload: str) -> ServingStatus:
             if coming["workload"] == workload
         ],
         refused=[
-            Refusal(refused["at"], refused["version"], refused["reason"])
+            RefusedVersion(refused["at"], refused["version"], refused["reason"])
             for refused in status["refused"]
             if refused["workload"] == workload
         ],

@@ -23,7 +23,7 @@ class ServingVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RefusedVersion:
     """A version that the gateway does not serve; ``at`` is ISO 8601, UTC."""
 
     at: str
@@ -50,7 +50,7 @@ class ServingStatus:
     previous: ServingVersion | None = None
     preparing: Sequence[tuple[str, str]] = ()
     """Version and step of what is on its way."""
-    refused: Sequence[Refusal] = ()
+    refused: Sequence[RefusedVersion] = ()
     replicas_out: Sequence[tuple[str, str]] = ()
     """Replicas that serve nothing, with the reason."""
     elsewhere: Sequence[ElsewhereVersion] | None = ()

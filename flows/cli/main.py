@@ -22,7 +22,6 @@ from flows.cli import (
     decision_commands,
     erase_commands,
     init_command,
-    prune_command,
     report_commands,
     review_commands,
     serve_commands,
@@ -94,7 +93,6 @@ MODULES = (
     champion_commands,
     serve_commands,
     erase_commands,
-    prune_command,
 )
 for module in MODULES:
     app.add_typer(module.app)

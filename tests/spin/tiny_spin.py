@@ -11,7 +11,7 @@ import typer
 
 from components.schema import AcceptableCall, Call, Json
 from flows import settings
-from flows.cli import demo_answer, main
+from flows.cli import demo_command, main
 from flows.cli.console import exit_on
 from flows.demo.wheels import BfclRequest
 from tests.spin import course
@@ -77,7 +77,7 @@ def requests() -> SpinRequests:
 @exit_on()
 def spin(base: Path, turns: int) -> None:
     """Spin, or go on."""
-    home = demo_answer.choose_port(settings.load())
+    home = demo_command.choose_port(settings.load())
     plan = SpinPlan(base, requests(), WORKLOAD % base, turns, FIRST, FRESH, pace=1.0)
     course.carry_out(home, plan)
 

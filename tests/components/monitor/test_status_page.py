@@ -8,7 +8,7 @@ import pytest
 
 from components.collect.source import Input
 from components.monitor import status_page, workload_status
-from components.monitor.serving_status import Refusal, ServingStatus, ServingVersion
+from components.monitor.serving_status import RefusedVersion, ServingStatus, ServingVersion
 from components.monitor.turn_starts import TurnStart
 from components.monitor.workload_status import Day, WorkloadStatus
 from components.schema import Json
@@ -35,7 +35,7 @@ SERVING = ServingStatus(
     engine="vllm",
     champion=SEVEN,
     previous=SIX,
-    refused=[Refusal("2025-10-19T09:00:00.000+00:00", "8", "it answers as its base")],
+    refused=[RefusedVersion("2025-10-19T09:00:00.000+00:00", "8", "it answers as its base")],
     replicas_out=[("c", "connection refused")],
 )
 

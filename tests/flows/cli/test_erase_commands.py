@@ -25,7 +25,7 @@ def home(built: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House
 
 
 def run(*arguments: str, answer: str = "") -> Result:
-    return CliRunner().invoke(erase_commands.app, list(arguments), input=answer)
+    return CliRunner().invoke(erase_commands.app, ["erase", *arguments], input=answer)
 
 
 def test_it_says_what_matches_asks_erases_and_proves_it(home: House, built: House) -> None:
