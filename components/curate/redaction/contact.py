@@ -93,18 +93,24 @@ ADDRESS_PATTERNS = (
 )
 
 
-PHONE_WORDS = re.compile(
-    r"\b(?:phone|phones|telephone|tel|call|calling|mobile|cell|cellphone|whatsapp|sms|fax|dial"
-    r"|reach me|text me|texted|ring me|contact number|my number|phone_number"
-    r"|telefon|telefonnummer|handy|handynummer|mobilnummer|rufnummer|teléfono|telefono|telefone"
-    r"|téléphone|móvil|celular|portable|cellulare|telefoon|телефон)\b"
-    r"[^a-z]{0,3}(?:[a-z']+\W+){0,4}$"
-    r"|(?:电话|電話|手机|手機|携帯|전화|휴대폰|โทร)\W{0,3}\w{0,4}\W{0,3}$"
-    r"|\b(?:(?:r?appele|joigne)z[ -]moi au|me (?:rappeler|joindre) au"
-    r"|(?:chiama(?:te)?mi|mi chiami) al"
-    r"|ll[aá]m[ae]me al|me ligue no|ligue para|(?:ruf|erreich)\w* (?:sie )?mich unter"
-    r"|(?:za)?dzwo\w+ (?:do mnie )?pod|bel me op)(?: n[uú]m[eé]r\w*| nummer)?\W{0,3}$"
+CALLING = (
+    "phone|phones|telephone|tel|call|calling|mobile|cell|cellphone|whatsapp|sms|fax|dial"
+    "|reach me|text me|texted|ring me|contact number|my number|phone_number"
+    "|telefon|telefonnummer|handy|handynummer|mobilnummer|rufnummer|teléfono|telefono|telefone"
+    "|téléphone|móvil|celular|portable|cellulare|telefoon|телефон"
 )
+CALLING_UNSPACED = "电话|電話|手机|手機|携帯|전화|휴대폰|โทร"
+CALL_ME = (
+    r"(?:r?appele|joigne)z[ -]moi au|me (?:rappeler|joindre) au|(?:chiama(?:te)?mi|mi chiami) al"
+    r"|ll[aá]m[ae]me al|me ligue no|ligue para|(?:ruf|erreich)\w* (?:sie )?mich unter"
+    r"|(?:za)?dzwo\w+ (?:do mnie )?pod|bel me op"
+)
+PHONE_WORDS = re.compile(
+    rf"\b(?:{CALLING})\b[^a-z]{{0,3}}(?:[a-z']+\W+){{0,4}}$"
+    rf"|(?:{CALLING_UNSPACED})\W{{0,3}}\w{{0,4}}\W{{0,3}}$"
+    rf"|\b(?:{CALL_ME})(?: n[uú]m[eé]r\w*| nummer)?\W{{0,3}}$"
+)
+DIGITS = r"\(?[0-9](?:[ .()/-]{0,2}[0-9]){6"  # to be closed by the maximum
 NUMBERED_WORDS = re.compile(
     r"\b(?:order|booking|reservation|confirmation|reference|ticket|case|invoice|tracking|item"
     r"|product|model|serial|account)(?: (?:number|no\.?|id|is))*\W{0,3}$"
@@ -209,11 +215,9 @@ PATTERNS = (
     pattern(
         Kind.PHONE,
         named_phone,
-        r"(?<![\w.+$€£/-])(?<![0-9]:)\(?[0-9](?:[ .()/-]{0,2}[0-9]){6,13}"
-        rf"{EXTENSION}(?![\w/:-])",
-        r"[0-9][ .()/-]{0,2}[0-9][0-9 .()/-]{5}",
-        r"(?i)phone|t[eé]l|call|m[oó]bil|m[oó]vil|cel|whatsapp|sms|fax|dial|reach|text|number|ring"
-        r"|handy|ruf|erreich|appele|joi|chiam|llám|llam|ligue|dzwo|bel me"
-        r"|portable|телефон|电话|電話|手机|手機|携帯|전화|휴대폰|โทร",
+        rf"(?<![\w.+$€£/-])(?<![0-9]:){DIGITS},13}}{EXTENSION}(?![\w/:-])",
+        # The words are lowered: \u0130 becomes an i with a dot. `$` is also before a newline.
+        rf"(?i:{CALLING})[^A-Za-z]{{0,3}}(?:[A-Za-z'\x{{130}}\x{{212a}}]+\W+){{0,4}}\n?{DIGITS}}}"
+        rf"|(?is:(?:{CALLING_UNSPACED}|{CALL_ME.replace(chr(92) + 'w', '.')}).*){DIGITS}}}",
     ),
 )

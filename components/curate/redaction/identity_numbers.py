@@ -105,8 +105,10 @@ MAX_GROUPS = 20  # a card has at most this many digits, so at most this many gro
 
 CARD_WORDS = re.compile(r"card|visa|maestro|mastercard|amex|credit|debit|payment|pay with")
 SSN_WORDS = re.compile(r"\bssn\b|social security|social-security")
+SSN_GATE = "(?i)ssn|social.security|[0-9]{3}-[0-9]{2}-[0-9]{4}"
 ID_GATE = (
-    "(?i)passport|licen[cs]e|national id|card|tax|pesel|bsn|nhs|aadha|sin|insurance|fiscale|cpf"
+    "(?i)passport|licen[cs]e|national id|identity card|id card|tax id|tax number|pesel|bsn|nhs"
+    "|aadhaa?r|(?:sin|cpf)[^a-z0-9_]|social insurance|codice fiscale"
 )
 ID_WORDS = re.compile(
     r"(?:passport|driver'?s? licen[cs]e|driving licen[cs]e|national id|identity card|id card"
@@ -249,13 +251,15 @@ def ipv6(match: re.Match[str]) -> Value | None:
 OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 
 BETWEEN_GROUPS = "(?: {0,2}| ?[.-] ?)"  # of a card's digits
+IBAN_COUNTRIES = "|".join(country for _, country, *_ in numdb.get("iban").prefixes)
 
 PATTERNS = (
     pattern(
         Kind.IBAN,
         iban,
-        r"(?ia)(?<![A-Z0-9])[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11,30}",
-        r"(?i)[a-z]{2}[0-9]{2}[ -]?[0-9a-z]{2}[0-9a-z -]{8}",
+        # The lookbehind comes last: each of a text's letters would try it.
+        r"[A-Za-z]{2}[0-9]{2}(?<![A-Za-z0-9][A-Za-z]{2}[0-9]{2})(?:[ -]?[A-Za-z0-9]){11,30}",
+        rf"(?:^|[^0-9A-Za-z])(?i:{IBAN_COUNTRIES})[0-9]{{2}}(?:[ -]?[0-9A-Za-z]){{11}}",
     ),
     pattern(
         Kind.CARD,
@@ -270,6 +274,7 @@ PATTERNS = (
         ssn,
         r"(?<![\w.+-])[0-9]{3}([ -]?)[0-9]{2}\1[0-9]{4}(?![\w-])",
         r"[0-9]{3}[ -]?[0-9]{2}[ -]?[0-9]{4}",
+        SSN_GATE,
     ),
     pattern(
         Kind.NATIONAL_ID,

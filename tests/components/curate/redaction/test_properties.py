@@ -3,7 +3,9 @@ import json
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from components.curate.redaction.redactor import Conversation, Redactor
+from components.curate.redaction import patterns
+from components.curate.redaction.detector import Prefilter
+from components.curate.redaction.redactor import PATTERNS, Conversation, Redactor
 from components.curate.settings import Redaction
 from components.schema import Json
 from tests.support import logs
@@ -82,6 +84,7 @@ conversations = st.builds(
     answers=st.lists(messages, max_size=2),
     acceptable=values.map(lambda value: [{"name": "book", "arguments": {"to": [value]}}]),
 )
+PREFILTER = Prefilter(PATTERNS)
 REDACTOR = Redactor(Redaction())
 
 
@@ -121,6 +124,39 @@ def test_planted_values_are_removed_and_the_rest_keeps_its_shape(conversation: C
 def test_redacting_twice_changes_nothing(conversation: Conversation):
     redacted = REDACTOR.redact(conversation).conversation
     assert REDACTOR.redact(redacted).conversation == redacted
+
+
+CONTEXT = (
+    *("phone", "tel", "Call me İn", "我的电话是", "appelez-moi au", "zadzwoń pod", "my ssn is"),
+    *(
+        "social security",
+        "passport",
+        "tax id",
+        "sin",
+        "cpf:",
+        "nhs",
+        "order",
+        "\u212a",
+        "\u017f",
+        "x",
+    ),
+    *(" ", " ", "\n", ": ", "-", "(", ".", "\u00a0", "<EMAIL_1>", "1", "0", "DE", "no89"),
+    *("415 555 2671", "219099999", "078 05 1120", "943 476 5919", "44051401359", "X1234567"),
+)
+
+
+@given(st.lists(st.sampled_from((*PLANTED, *CONTEXT)), max_size=8).map("".join))
+@cases(500)
+@example("phone: 0\n49 170 123456")
+@example("电话是1\n800138000")
+def test_no_value_is_hidden_by_the_prefilter(text: str):
+    readable = patterns.plain(text)
+    matching = [
+        pattern
+        for pattern in PATTERNS
+        if any(pattern.check(match) for match in pattern.expression.finditer(readable))
+    ]
+    assert {*matching} <= {*PREFILTER.of(text).patterns}
 
 
 def kinds_of(value: Json) -> Json:
