@@ -188,12 +188,6 @@ def test_guessing_codes_locks_the_name_for_a_day_and_no_other(con: Connection) -
     assert taken == ("approve", "")
 
 
-def test_answers_of_another_run_are_ignored(con: Connection) -> None:
-    hear(con, YES, FOUR_EYES)
-    assert decision_log.links(con, flow_run_id="run-2") == []
-    assert record_answer.recorded(con, replace(QUESTION, flow_run_id="run-2")) is None
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -220,7 +220,7 @@ def test_an_approver_without_rows_can_be_erased(
 
 
 @pytest.mark.slow
-def test_copies_of_scorecards_in_mlflow_go(
+def test_copies_of_scorecards_and_reports_in_mlflow_go(
     home: House, client: MlflowClient, eraser: Eraser
 ) -> None:
     experiment = client.create_experiment(WORKLOAD)
@@ -228,28 +228,17 @@ def test_copies_of_scorecards_in_mlflow_go(
     client.log_artifacts(run.info.run_id, str(home.scorecard), "scorecards/c1")
     client.log_artifacts(run.info.run_id, str(home.adapter), "scorecards/c2")
     client.log_artifacts(deleted.info.run_id, str(home.scorecard), "scorecards/c1")
+    page = tracking.log_evidence(run.info.run_id, home.evidence, "pass")
+    assert page.endswith(f"evidence/{home.evidence.name}")
+    client.log_artifacts(run.info.run_id, str(home.adapter), "evidence/another")
     # As anybody may in MLflow, which keeps the files.
     client.delete_run(deleted.info.run_id)
     client.rename_experiment(experiment, "another name")
     written = eraser(home.settings, Subject(ANN))
-    assert written.consequences.scorecard_copies == 2
-    assert [artifact.path for artifact in client.list_artifacts(run.info.run_id, "scorecards")] == [
-        "scorecards/c2"
-    ]
-    assert erased_home.holds(home.settings.mlflow_home, "ann asks") == []
-
-
-@pytest.mark.slow
-def test_copies_of_reports_in_mlflow_go(home: House, client: MlflowClient, eraser: Eraser) -> None:
-    run_id = client.create_run(client.create_experiment(WORKLOAD), tags=OURS).info.run_id
-    page = tracking.log_evidence(run_id, home.evidence, "pass")
-    assert page.endswith(f"evidence/{home.evidence.name}")
-    client.log_artifacts(run_id, str(home.adapter), "evidence/another")
-    written = eraser(home.settings, Subject(ANN))
-    assert written.consequences.pages == 1
-    assert [artifact.path for artifact in client.list_artifacts(run_id, "evidence")] == [
-        "evidence/another"
-    ]
+    assert (written.consequences.scorecard_copies, written.consequences.pages) == (2, 1)
+    for folder, kept in (("scorecards", "scorecards/c2"), ("evidence", "evidence/another")):
+        left = client.list_artifacts(run.info.run_id, folder)
+        assert [artifact.path for artifact in left] == [kept]
     assert erased_home.holds(home.settings.mlflow_home, "ann asks") == []
 
 

@@ -90,16 +90,6 @@ def test_registering_twice_makes_one_version(adapter: Path, base_model: Path) ->
     assert len(MlflowClient().search_model_versions("name = 'twice'")) == 1
 
 
-def test_a_version_names_its_adapter_its_evidence_and_its_run(
-    adapter: Path, base_model: Path
-) -> None:
-    version = register("lineage", adapter, base_model)
-    run_id = tracking.find_run("lineage", adapter.name)
-    assert version == Version("lineage", "1", adapter.name, "e1", run_id)
-    kept = MlflowClient().get_model_version("lineage", "1")
-    assert (kept.run_id, kept.tags["flywheel.adapter"]) == (run_id, adapter.name)
-
-
 def test_a_version_holds_the_adapter_and_not_the_base(
     adapter: Path, base_model: Path, tmp_path: Path
 ) -> None:
@@ -115,15 +105,6 @@ REQUEST = {
     "messages": [{"role": "user", "content": "Weather in Rome?"}],
     "tools": [{"type": "function", "function": {"name": "weather", "description": "Tell it"}}],
 }
-
-
-def test_a_version_answers_a_chat_request_as_a_chat_completion(
-    adapter: Path, base_model: Path
-) -> None:
-    register("answers", adapter, base_model)
-    answer = look_at("models:/answers/1").predict(REQUEST)
-    assert answer["object"] == "chat.completion"
-    assert answer["choices"][0]["message"]["role"] == "assistant"
 
 
 @pytest.mark.parametrize("precision", ["nf4", "fp4", "bf16", "fp32"])

@@ -307,14 +307,6 @@ def test_interrupted_changes_are_recovered_except_those_in_progress(home: Settin
     assert registry.read_aliases("alive").champion == "2"
 
 
-@pytest.mark.slow
-def test_a_click_in_the_ui_rolls_back_and_says_so(home: Settings) -> None:
-    crowned("clicked", 2, home)
-    with disable_run_logger():
-        message = rolling.roll_back_task.fn("clicked", "", rolling.UNNAMED, "")
-    assert message == "clicked: from version 2 back to version 1, adapter a1; nothing is before it"
-
-
 @pytest.mark.parametrize("to", ["", pytest.param("1", marks=pytest.mark.slow)])
 def test_a_run_that_waited_or_is_run_again_leaves_no_champion_that_came_after_it(
     home: Settings, to: str
