@@ -1,4 +1,4 @@
-"""Checks of approvers, passwords, files, models, pools, packages and the machine."""
+"""Checks of approvers, passwords, files, models, pools and the machine."""
 
 import re
 import stat
@@ -6,9 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from components.curate.ray_pool import NodeProbe
 from components.curate.redaction import secret_values
@@ -118,15 +115,6 @@ def check_credentials(env: Mapping[str, str]) -> list[CheckResult]:
     return pairs + [
         _check_password(name, env[name]) for name in PASSWORD_VARIABLES if env.get(name)
     ]
-
-
-def check_variables(unknown: Mapping[str, str | None]) -> Iterator[CheckResult]:
-    """Check the variables that are named like ours and that nothing reads."""
-    for name, meant in unknown.items():
-        if meant is None:
-            yield note(name, "nothing reads this variable", f"unset {name}, or correct its name")
-        else:
-            yield wrong(name, f"nothing reads this variable; is it {meant}?", f"set {meant}")
 
 
 def weakness(password: str) -> str | None:
@@ -335,52 +323,6 @@ def _secret_starts(text: str) -> list[int]:
     ]
     secrets = secret_values.scan_secrets(text)
     return starts + [text.index(secret) for secret in secrets if secret in text]
-
-
-def read_pins(text: str) -> dict[str, str]:
-    """Read ``name==version`` lines, as in ``infra/constraints.txt``."""
-    lines = (line.partition("#")[0].strip() for line in text.splitlines())
-    pairs = (line.split("==") for line in lines if "==" in line)
-    return {canonicalize_name(name): version for name, version in pairs}
-
-
-def check_versions(
-    required: list[Requirement], installed: Mapping[str, str], tested: Mapping[str, str]
-) -> list[CheckResult]:
-    """Compare installed packages with our requirements and with the tested versions.
-
-    Args:
-        required: Our own requirements. A pin among them, such as the extra's DuckDB, counts
-            instead of the tested version.
-        installed: The version of each installed package.
-        tested: The pins; empty where the list is missing.
-    """
-    results: list[CheckResult] = []
-    untested: dict[str, None] = {}
-    pins = (str(requirement).partition(";")[0] for requirement in required)
-    tested = {**tested, **read_pins("\n".join(pins))}
-    for requirement in required:
-        name = canonicalize_name(requirement.name)
-        fix = f"pip install '{str(requirement).partition(';')[0]}'"
-        version = installed.get(name)
-        if version is None:
-            results.append(wrong("versions", f"{requirement.name} is not installed", fix))
-            continue
-        if not requirement.specifier.contains(version, prereleases=True):
-            state = f"{requirement.name} is {version}, expected {requirement.specifier}"
-            results.append(wrong("versions", state, fix))
-        if tested.get(name, version) != version:
-            untested[name] = None  # once, though an extra may require it, too
-    if untested:
-        versions = [f"{name} {installed[name]} (tested {tested[name]})" for name in untested]
-        results.append(
-            note(
-                "versions",
-                f"not the tested ones: {', '.join(versions)}",
-                f"pip install {' '.join(f'{name}=={tested[name]}' for name in untested)}",
-            )
-        )
-    return results or [fine("versions", f"{len(required)} packages as required")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,6 @@ def diagnose(
     """Run all checks; skip those that depend on something missing."""
     yield from check_servers(home, env)
     yield from checks.check_credentials(env)
-    yield from checks.check_variables(settings.unknown_variables(env))
     yield from check_home(home)
     yield from check_store(home)
     tables = [*check_shared_warehouse(home), *check_warehouse(home)]
@@ -74,10 +73,6 @@ def diagnose(
         plain[home.serve_port] = "the gateway"
     sockets = probes.listening_sockets()
     yield from server_checks.check_listening(sockets, {} if home.elsewhere else plain)
-    required = probes.package_requirements(is_shared=home.shared_warehouse is not None)
-    installed = probes.installed_versions(required)
-    tested = checks.read_pins(probes.CONSTRAINTS.read_text())
-    yield from checks.check_versions(required, installed, tested)
     yield from check_compute()
     for path in workloads:
         yield from check_workload(home, env, path)

@@ -3,32 +3,22 @@
 import logging
 import re
 import shutil
-import sys
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
-from importlib import metadata
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any, cast
 
 import httpx
 import psutil
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from components.decide.approvers import Approving
-from components.extensions.machines import sharing
 from components.models import device, model_signature
 from flows import access, approver_keys, prefect_api
 from flows.doctor.checks import BaseFolder, Compute, PathPermissions, PoolStatus, free_variables
 from flows.doctor.server_checks import ServerStatus
 from flows.settings import Settings
 
-PACKAGE = "lora-flywheel"
 FOREIGN = {"Origin": "https://elsewhere.example"}  # a browser's header for another origin's page
-CONSTRAINTS = Path(__file__).with_name("constraints.txt")  # a link to infra/, a file in a wheel
 
 
 def probe_prefect(
@@ -162,26 +152,6 @@ def probe_compute() -> Compute:
     )
 
 
-def package_requirements(*, is_shared: bool) -> list[Requirement]:
-    """Read our package's requirements, and a shared warehouse's extra's; of other extras none."""
-    extras = ("", sharing.EXTRA) if is_shared else ("",)
-    listed = [Requirement(line) for line in metadata.requires(PACKAGE) or []]
-    return [
-        each
-        for each in listed
-        if not each.marker or any(each.marker.evaluate({"extra": extra}) for extra in extras)
-    ]
-
-
-def installed_versions(requirements: Iterable[Requirement]) -> dict[str, str]:
-    """Read the versions of those packages that are installed."""
-    versions: dict[str, str] = {}
-    for name in (canonicalize_name(requirement.name) for requirement in requirements):
-        with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return versions
-
-
 def listening_sockets() -> Iterator[tuple[str, int]]:
     """List the addresses that this machine's programs listen on, as far as we may see."""
     try:
@@ -197,27 +167,6 @@ def free_bytes(home: Path) -> int:
     """Return the free bytes of a home's disk, also before the home exists."""
     existing = next(path for path in (home, *home.parents) if path.exists())
     return shutil.disk_usage(existing).free
-
-
-@contextmanager
-def _not_compiling(torch: Any) -> Generator[None]:  # noqa: ANN401 - it is imported late
-    """Replace PyTorch's compiler and its decorators by functions that change nothing."""
-
-    def leave(function: Any = None, *_: object, **__: object) -> Any:  # noqa: ANN401 - as theirs
-        return function or leave
-
-    if "torch._dynamo" in sys.modules:  # already imported
-        yield
-        return
-    compiling, torch.compile = torch.compile, leave
-    sys.modules["torch._dynamo"] = torch._dynamo = cast(
-        "ModuleType", SimpleNamespace(disable=leave)
-    )
-    try:
-        yield
-    finally:
-        torch.compile = compiling
-        del sys.modules["torch._dynamo"], torch._dynamo
 
 
 def _names(folder: Path, pattern: str) -> tuple[str, ...]:
@@ -248,15 +197,13 @@ def _four_bit_trouble(device: str) -> str | None:
     try:
         import torch
 
-        # It compiles functions not called here, and PyTorch's compiler takes 2 s to import.
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it recommends packages
-        with _not_compiling(torch):
-            from bitsandbytes import functional
+        from bitsandbytes import functional
 
-            numbers = torch.linspace(-1, 1, 4096, device=device, dtype=torch.bfloat16)
-            quantized, state = functional.quantize_4bit(numbers, quant_type="nf4")
-            back = functional.dequantize_4bit(quantized, state)
-            off = float((back - numbers).abs().max())
+        numbers = torch.linspace(-1, 1, 4096, device=device, dtype=torch.bfloat16)
+        quantized, state = functional.quantize_4bit(numbers, quant_type="nf4")
+        back = functional.dequantize_4bit(quantized, state)
+        off = float((back - numbers).abs().max())
     except Exception as error:  # noqa: BLE001 - whatever it is, it is why 4-bit weights don't work
         return f"{type(error).__name__}: {error}"
     return None if off < 0.2 else f"numbers from -1 to 1 come back off by {off:.2f}"
