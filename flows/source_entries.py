@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from components.collect import field_map, importers, places
+from components.collect import field_map, places
 from components.collect.field_map import FieldMap
 from components.collect.places import AwayError, UnreadableError
 from components.collect.source import Defaults, Input, Kind
@@ -83,6 +83,8 @@ class SourceEntry(Config):
     @classmethod
     def _exists(cls, source: str | None) -> str | None:
         if source is not None:
+            from components.collect import importers  # noqa: PLC0415 - loads what reads records
+
             importers.require_known(source)
         return source
 

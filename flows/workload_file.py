@@ -13,7 +13,6 @@ from components.curate.settings import Rules
 from components.decide.approvers import Approving
 from components.evaluate import guards, task_metrics
 from components.evaluate.answer_judge import JUDGE_TASK
-from components.evaluate.engines.vllm_limits import vllm_objections
 from components.evaluate.settings import EvaluationSettings, GuardTask
 from components.gate.policy import Policy
 from components.monitor.settings import Trigger
@@ -142,6 +141,10 @@ class Workload(Config):
         if "precision" not in evaluate.model_fields_set:
             evaluate = evaluate.model_copy(update={"precision": recipe.precision})
         if evaluate.engine == "vllm":
+            from components.evaluate.engines.vllm_limits import (  # noqa: PLC0415 - few files name it
+                vllm_objections,
+            )
+
             recipes = [recipe]
             if isinstance(base, Path) and isinstance(search, SearchSettings):
                 tried = candidates.expand_candidates(base, recipe, search)
