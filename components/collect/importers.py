@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from components import validation_messages
 from components.collect import field_map
 from components.collect.field_map import FieldMap
-from components.collect.source import Source
+from components.collect.source import Source, TelemetrySource
 from components.collect.sources import fields
 from components.schema import Json
 
@@ -18,7 +18,7 @@ CORE, OUTSIDE = "components.collect.sources", "components.extensions.sources"
 MODULES = {
     "fivekey": f"{CORE}.fivekey",
     "feedback": f"{CORE}.feedback",
-    "otlp": f"{CORE}.otlp",
+    "otlp": f"{OUTSIDE}.otlp",
     "mlflow": f"{OUTSIDE}.mlflow_traces",
     "langfuse": f"{OUTSIDE}.langfuse",
     "langsmith": f"{OUTSIDE}.langsmith",
@@ -122,6 +122,11 @@ def require_known(name: str) -> None:
 def imported(name: str) -> Source:
     """Return the source with this name, which is no map's."""
     return cast("Source", import_module(MODULES[name]))
+
+
+def telemetry() -> TelemetrySource:
+    """Return the source of what a receiver takes as telemetry."""
+    return cast("TelemetrySource", imported("otlp"))
 
 
 def mapped(name: str) -> Source:

@@ -14,20 +14,23 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from components.collect import files, joint_load, load_file
+from components.collect import files, importers, joint_load, load_file
 from components.collect.joint_load import FilePart
 from components.collect.lines import Unreadable
 from components.collect.load_file import Loaded
 from components.collect.record_batches import RecordOrigin
 from components.collect.source import (
     NO_DEFAULTS,
+    CallKey,
     Defaults,
+    HeldBack,
     Kind,
+    LoadedCalls,
     ParsedRecord,
     SourceRecord,
     SourceRow,
 )
-from components.collect.sources import fields, openai_api, openai_logs, otlp, otlp_encoding
+from components.collect.sources import fields, openai_api, openai_logs, otlp_encoding
 from components.schema import Json
 from components.store import manifest, spool, warehouse
 from components.store.spool import Damaged, Entry
@@ -166,7 +169,7 @@ def _load_requests(
     time = [] if recent is None else [now.isoformat()]
     digest = manifest.digest([client, *(path.stem for path in paths), *time])
     defaults = Defaults(workload_id=client, client_id=client)
-    origin = RecordOrigin(str(place), digest, otlp.NAME, defaults, now)
+    origin = RecordOrigin(str(place), digest, importers.telemetry().NAME, defaults, now)
     requests = _ClientRequests(segments, recent, defaults)
     calls = _loaded_before(con, client, requests.call_keys())
     records = requests.records(kept, calls)
@@ -185,24 +188,22 @@ class _ClientRequests:
         self, segments: list[_Segment], first_recent: int | None, defaults: Defaults
     ) -> None:
         self.segments, self.first_recent, self.defaults = segments, first_recent, defaults
-        self.held = otlp.HeldBack(since=sys.maxsize)
+        self.held = HeldBack(since=sys.maxsize)
         self._last: list[int] = []  # place in each segment that was read
         self._unreadable: list[Unreadable] = []
 
-    def call_keys(self) -> set[otlp.Key]:
+    def call_keys(self) -> set[CallKey]:
         """Return trace and span of all parts of calls, whether they can be read or not."""
-        keys = {key for row in self._rows() for key in otlp.call_keys(row.value)}
+        keys = {key for row in self._rows() for key in importers.telemetry().call_keys(row.value)}
         self.held.since = sys.maxsize
         self._last.clear()
         self._unreadable.clear()
         return keys
 
-    def records(
-        self, kept: set[Path], calls: otlp.LoadedCalls
-    ) -> Iterator[SourceRecord | Unreadable]:
+    def records(self, kept: set[Path], calls: LoadedCalls) -> Iterator[SourceRecord | Unreadable]:
         """Yield the client's records; ``kept`` gets segments of the calls that wait."""
         client_id = self.defaults.client_id
-        for record in otlp.read(self._rows(), self.defaults, self.held, calls):
+        for record in importers.telemetry().read(self._rows(), self.defaults, self.held, calls):
             if isinstance(record, ParsedRecord):
                 yield replace(record, record={**record.record, "client_id": client_id})
             else:
@@ -251,17 +252,17 @@ class _ClientRequests:
         return row if is_of_calls else None  # applications send all their spans
 
 
-def _loaded_before(con: Connection, client: str, keys: Iterable[otlp.Key]) -> otlp.LoadedCalls:
+def _loaded_before(con: Connection, client: str, keys: Iterable[CallKey]) -> LoadedCalls:
     digests = {_call_digest(key): key for key in keys}
-    parts = defaultdict[otlp.Key, set[bytes]](set)
+    parts = defaultdict[CallKey, set[bytes]](set)
     if digests:
         with warehouse.present(con, "arrived", {"call_digest": [*digests]}):
             for row in warehouse.select(con, "temp/loaded_parts", client_id=client):
                 parts[digests[str(row["call_digest"])]].add(bytes.fromhex(str(row["part_digest"])))
-    return otlp.LoadedCalls({key: frozenset(known) for key, known in parts.items()})
+    return LoadedCalls({key: frozenset(known) for key, known in parts.items()})
 
 
-def _remember(con: Connection, *, client: str, calls: otlp.LoadedCalls, now: datetime) -> None:
+def _remember(con: Connection, *, client: str, calls: LoadedCalls, now: datetime) -> None:
     # So that a part sent again is not another call.
     con.execute(
         "delete from raw.loaded_parts where loaded_at < $before", {"before": now - REMEMBERED}
@@ -280,7 +281,7 @@ def _remember(con: Connection, *, client: str, calls: otlp.LoadedCalls, now: dat
     warehouse.insert(con, "raw.loaded_parts", rows)
 
 
-def _call_digest(key: otlp.Key) -> str:
+def _call_digest(key: CallKey) -> str:
     return hashlib.md5(json.dumps(key).encode(), usedforsecurity=False).hexdigest()
 
 

@@ -1,7 +1,7 @@
 """The records that pass between files, sources and the loader, and the Source protocol."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
 from components.schema import Json
@@ -83,4 +83,59 @@ class Source(Protocol):
 
     def read(self, rows: Iterable[SourceRow], defaults: Defaults, /) -> Iterator[SourceRecord]:
         """Yield canonical records, streaming; bad rows yield ``RejectedRecord`` and never raise."""
+        ...
+
+
+CallKey: TypeAlias = tuple[str, str]
+"""Trace and span of a model's call; the span is empty for log records without one."""
+
+
+@dataclass(slots=True)
+class HeldBack:
+    """Calls that may still be completed, since their parts only came lately."""
+
+    since: int
+    """The place of the first row that came lately."""
+
+    rows: list[SourceRow] = field(default_factory=list[SourceRow])
+    """The parts of such calls, in the order of their places: to be read again with what follows."""
+
+    calls: int = 0
+
+
+@dataclass(slots=True)
+class LoadedCalls:
+    """Calls that became interactions, each with the digests of its parts: earlier, and now."""
+
+    earlier: Mapping[CallKey, frozenset[bytes]]
+    now: dict[CallKey, frozenset[bytes]] = field(default_factory=dict[CallKey, frozenset[bytes]])
+
+    def late_parts(self, key: CallKey, parts: frozenset[bytes]) -> frozenset[bytes] | None:
+        """Return those of a call's parts that it was loaded without; ``None`` if it may be read.
+
+        A call that was not loaded before may be, and the whole of one that was: it is known.
+        """
+        earlier = self.earlier.get(key, parts)
+        return None if earlier == parts else parts - earlier
+
+
+class TelemetrySource(Source, Protocol):
+    """The source of the telemetry that a receiver took, of which several requests make a call."""
+
+    def call_keys(self, value: dict[str, Json], /) -> Iterator[CallKey]:
+        """Yield trace and span of the parts of a request that have both."""
+        ...
+
+    def read(
+        self,
+        rows: Iterable[SourceRow],
+        defaults: Defaults,
+        held: HeldBack | None = None,
+        loaded: LoadedCalls | None = None,
+        /,
+    ) -> Iterator[SourceRecord]:
+        """Yield records; calls that may still be completed are added to ``held``.
+
+        A call that was ``loaded`` from other parts is rejected.
+        """
         ...

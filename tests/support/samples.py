@@ -4,7 +4,7 @@ import json
 from typing import cast
 
 from components.collect.source import Source
-from components.collect.sources import openai_logs, otlp
+from components.collect.sources import openai_logs
 from components.extensions.sources import (
     bedrock,
     braintrust,
@@ -16,6 +16,7 @@ from components.extensions.sources import (
     mlflow_traces,
     openai_finetuning,
     openpipe,
+    otlp,
     sharegpt,
     tensorzero,
     vertex,

@@ -7,8 +7,8 @@ from components.collect.source import Defaults, ParsedRecord, SourceRecord, Sour
 from components.collect.sources import canonical, feedback, fields, openai_api
 from components.collect.sources.canonical import Target, TargetKey
 from components.collect.sources.fields import Obj
-from components.collect.sources.otlp_calls import chat_attributes
 from components.extensions.sources import observations
+from components.extensions.sources.otlp_calls import chat_attributes
 from components.schema import Json
 
 NAME = "langfuse"

@@ -16,9 +16,9 @@ from components.collect.source import (
 )
 from components.collect.sources import anthropic_messages, canonical, feedback, fields, openai_api
 from components.collect.sources.fields import Obj, WrongShapeError
-from components.collect.sources.otlp_calls import chat_attributes
-from components.collect.sources.otlp_messages import COMPLETION, PROMPT
 from components.extensions.sources import litellm, observations
+from components.extensions.sources.otlp_calls import chat_attributes
+from components.extensions.sources.otlp_messages import COMPLETION, PROMPT
 from components.schema import Json
 
 NAME = "langsmith"

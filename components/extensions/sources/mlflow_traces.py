@@ -17,8 +17,8 @@ from components.collect.source import (
 )
 from components.collect.sources import canonical, feedback, fields, openai_api, otlp_encoding
 from components.collect.sources.fields import Obj, WrongShapeError
-from components.collect.sources.otlp_calls import chat_attributes
 from components.extensions.sources import observations
+from components.extensions.sources.otlp_calls import chat_attributes
 from components.schema import Json
 
 NAME = "mlflow"

@@ -5,8 +5,8 @@ from collections import defaultdict
 
 from components.collect.sources import canonical, fields
 from components.collect.sources.fields import Obj
-from components.collect.sources.otlp_calls import PARAMETERS
-from components.collect.sources.otlp_messages import COMPLETION, PROMPT
+from components.extensions.sources.otlp_calls import PARAMETERS
+from components.extensions.sources.otlp_messages import COMPLETION, PROMPT
 from components.schema import Json
 
 KIND = "openinference.span.kind"

@@ -6,8 +6,8 @@ from typing import cast
 import pytest
 
 from components.collect.source import Defaults, ParsedRecord, SourceRow
-from components.collect.sources import openai_logs, otlp
-from components.extensions.sources import langfuse, mlflow_traces
+from components.collect.sources import openai_logs
+from components.extensions.sources import langfuse, mlflow_traces, otlp
 from components.schema import Json
 from tests.components.extensions.sources.test_mlflow_traces import span as mlflow_span
 from tests.components.extensions.sources.test_mlflow_traces import trace

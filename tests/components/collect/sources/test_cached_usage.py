@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from components.collect.sources import openai_logs, otlp
-from components.extensions.sources import langfuse, langsmith, mlflow_traces
+from components.collect.sources import openai_logs
+from components.extensions.sources import langfuse, langsmith, mlflow_traces, otlp
 from components.schema import Json
 from components.store.warehouse import Connection
 from tests.support import langsmith_rows, logs, telemetry

@@ -7,9 +7,9 @@ from typing import cast
 import pytest
 
 from components.collect.source import Defaults, Input
-from components.collect.sources import openai_logs, otlp
+from components.collect.sources import openai_logs
 from components.curate.settings import Rules
-from components.extensions.sources import langfuse, mlflow_traces
+from components.extensions.sources import langfuse, mlflow_traces, otlp
 from components.schema import Json
 from components.store import warehouse
 from components.store.warehouse import Connection

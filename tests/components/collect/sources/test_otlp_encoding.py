@@ -1,6 +1,7 @@
 import pytest
 
-from components.collect.sources import otlp, otlp_encoding
+from components.collect.sources import otlp_encoding
+from components.extensions.sources import otlp
 from tests.support import telemetry
 from tests.support.source_reading import records
 

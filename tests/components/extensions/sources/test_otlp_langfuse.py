@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from components.collect.sources import otlp
+from components.extensions.sources import otlp
 from components.schema import Json
 from tests.support import logs
 from tests.support.otlp_requests import span, text

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from components.collect.sources import otlp
+from components.extensions.sources import otlp
 from components.schema import Json
 from tests.support import logs, telemetry
 from tests.support.source_reading import read, reason, record

@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field
 
 from components.collect.source import Defaults
-from components.collect.sources import anthropic_messages, canonical, fields, otlp_messages
+from components.collect.sources import anthropic_messages, canonical, fields
 from components.collect.sources.fields import Obj
-from components.collect.sources.otlp_messages import CHOICE, COMPLETION, PROMPT, GenAiEvent
+from components.extensions.sources import otlp_messages
+from components.extensions.sources.otlp_messages import CHOICE, COMPLETION, PROMPT, GenAiEvent
 from components.schema import Json
 
 CALL_OPERATIONS = frozenset(

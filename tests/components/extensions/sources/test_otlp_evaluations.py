@@ -1,7 +1,7 @@
 """Feedback in OpenTelemetry's evaluation events."""
 
 from components.collect.source import ParsedRecord
-from components.collect.sources import otlp
+from components.extensions.sources import otlp
 from tests.support.otlp_requests import SPAN_ID, attribute, log, text
 from tests.support.source_reading import read
 

@@ -10,16 +10,20 @@ from typing import Literal, TypeAlias
 
 from components.collect import importers
 from components.collect.source import (
+    CallKey,
     Defaults,
+    HeldBack,
+    LoadedCalls,
     ParsedRecord,
     RejectedRecord,
     SourceRecord,
     SourceRow,
 )
-from components.collect.sources import fields, otlp_encoding, otlp_messages
+from components.collect.sources import fields, otlp_encoding
 from components.collect.sources.fields import Obj, WrongShapeError
-from components.collect.sources.otlp_calls import SpanCall, is_call, is_other_operation
-from components.collect.sources.otlp_messages import GenAiEvent
+from components.extensions.sources import otlp_messages
+from components.extensions.sources.otlp_calls import SpanCall, is_call, is_other_operation
+from components.extensions.sources.otlp_messages import GenAiEvent
 from components.schema import Json
 
 NAME = "otlp"
@@ -39,8 +43,6 @@ TIMES: dict[Signal, tuple[str, str]] = {
 
 EVENTS_LISTED_BY = "model_request_parameters"
 """An attribute of Pydantic AI, whose first version has the events as JSON in another."""
-
-Key: TypeAlias = tuple[str, str]  # trace and span; the span is empty for log records without one
 
 MAX_WAITING = 4096  # maximum calls that wait for their parts; beyond it the oldest is read as it is
 MAX_CHARACTERS = 32 * 2**20  # maximum characters of all waiting calls together
@@ -103,35 +105,6 @@ def _cut(value: Obj, signal: Signal, row: SourceRow) -> Iterator[Piece]:
 
 
 @dataclass(slots=True)
-class HeldBack:
-    """Calls that may still be completed, since their parts only came lately."""
-
-    since: int
-    """The place of the first row that came lately."""
-
-    rows: list[SourceRow] = field(default_factory=list[SourceRow])
-    """The parts of such calls, in the order of their places: to be read again with what follows."""
-
-    calls: int = 0
-
-
-@dataclass(slots=True)
-class LoadedCalls:
-    """Calls that became interactions, each with the digests of its parts: earlier, and now."""
-
-    earlier: Mapping[Key, frozenset[bytes]]
-    now: dict[Key, frozenset[bytes]] = field(default_factory=dict[Key, frozenset[bytes]])
-
-    def late_parts(self, key: Key, parts: frozenset[bytes]) -> frozenset[bytes] | None:
-        """Return those of a call's parts that it was loaded without; ``None`` if it may be read.
-
-        A call that was not loaded before may be, and the whole of one that was: it is known.
-        """
-        earlier = self.earlier.get(key, parts)
-        return None if earlier == parts else parts - earlier
-
-
-@dataclass(slots=True)
 class _Waiting:
     call: SpanCall
     pieces: list[Piece] = field(default_factory=list[Piece])
@@ -167,7 +140,7 @@ def read(
     return _Reader(defaults, held, loaded).read(rows)
 
 
-def call_keys(value: Obj) -> Iterator[Key]:
+def call_keys(value: Obj) -> Iterator[CallKey]:
     """Yield trace and span of the parts of a request that have both; wrong shapes have none."""
     for signal, (scopes, bodies) in SIGNALS.items():
         for group in _dicts(value.get(signal)):
@@ -192,8 +165,8 @@ class _Reader:
         self.defaults = defaults
         self.held = held
         self.loaded = loaded
-        self.waiting: OrderedDict[Key, _Waiting] = OrderedDict()
-        self.done: OrderedDict[Key, Mapping[bytes, int]] = OrderedDict()
+        self.waiting: OrderedDict[CallKey, _Waiting] = OrderedDict()
+        self.done: OrderedDict[CallKey, Mapping[bytes, int]] = OrderedDict()
         self.answered: OrderedDict[str, None] = OrderedDict()  # the answers of calls with spans
         self.characters = 0
 
@@ -294,7 +267,7 @@ class _Reader:
         is_settled = waiting.has_span and waiting.call.is_whole and not event.is_message
         return self._finish(key) if is_settled else None
 
-    def _finish_alone(self, key: Key) -> SourceRecord | None:
+    def _finish_alone(self, key: CallKey) -> SourceRecord | None:
         """Return a log record that names no span, unless one may come that has its answer.
 
         OpenLIT's of streams are so, and their spans have the whole call.
@@ -313,7 +286,7 @@ class _Reader:
         record = otlp_messages.evaluation_feedback(self.defaults, event, _key(piece)[1])
         return ParsedRecord(join_pieces([piece]), "feedback", record)
 
-    def _wait(self, key: Key, piece: Piece) -> _Waiting:
+    def _wait(self, key: CallKey, piece: Piece) -> _Waiting:
         if key not in self.waiting:
             self.waiting[key] = _Waiting(SpanCall(*key, seconds=_seconds(piece)))
         waiting = self.waiting[key]
@@ -324,7 +297,7 @@ class _Reader:
         self.characters += piece.characters
         return waiting
 
-    def _is_repeated(self, key: Key, piece: Piece) -> bool:
+    def _is_repeated(self, key: CallKey, piece: Piece) -> bool:
         """Return whether an earlier row had the same piece of this call."""
         waiting = self.waiting.get(key)
         places = waiting.places if waiting else self.done.get(key)
@@ -332,17 +305,17 @@ class _Reader:
             return False
         return places.get(_digest(piece), piece.row.place) != piece.row.place
 
-    def _forget(self, key: Key) -> _Waiting:
+    def _forget(self, key: CallKey) -> _Waiting:
         waiting = self.waiting.pop(key)
         self.characters -= sum(piece.characters for piece in waiting.pieces)
         return waiting
 
-    def _finished(self, key: Key) -> Iterator[SourceRecord]:
+    def _finished(self, key: CallKey) -> Iterator[SourceRecord]:
         record = self._finish(key)
         if record is not None:
             yield record
 
-    def _finish(self, key: Key) -> SourceRecord | None:
+    def _finish(self, key: CallKey) -> SourceRecord | None:
         """Return a call as far as it is known, or the reason why it is incomplete.
 
         ``None`` if it was loaded before and only some of its parts were sent again: those that are
@@ -405,7 +378,7 @@ def _events(piece: Piece) -> Iterator[GenAiEvent]:
             yield GenAiEvent(name, otlp_encoding.attributes(event, at), None, seconds)
 
 
-def _key(piece: Piece) -> Key:
+def _key(piece: Piece) -> CallKey:
     trace_id = fields.optional_text(piece.body, "traceId", piece.at) or ""
     span_id = fields.optional_text(piece.body, "spanId", piece.at) or ""
     return trace_id, span_id if _is_id(span_id) else ""

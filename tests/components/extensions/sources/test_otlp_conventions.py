@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from components.collect.sources import otlp
+from components.extensions.sources import otlp
 from components.schema import Json
 from tests.support import logs, telemetry
 from tests.support.otlp_requests import (

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from components.collect.source import RejectedRecord
-from components.collect.sources import otlp
+from components.extensions.sources import otlp
 from components.schema import Json
 from tests.support.otlp_requests import attribute, log, question, span, text
 from tests.support.source_reading import read, reason
