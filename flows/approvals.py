@@ -6,7 +6,6 @@ import time
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Literal, TypeAlias
 from uuid import UUID
 
@@ -136,10 +135,10 @@ def tag_value(run: Run, name: str) -> str:
 
 def asked_evidence(run: Run) -> str:
     """Return the digest that a promotion asks about: its parameters decide, whatever its tags."""
-    named = run.parameters.get("evidence") or run.parameters.get("evidence_folder")
+    named = run.parameters.get("evidence")
     if not named:
         return tag_value(run, "evidence")
-    digest = Path(str(named)).name
+    digest = str(named)
     return digest if re.fullmatch(WORKLOAD_ID, digest) else ""
 
 

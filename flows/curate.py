@@ -62,34 +62,10 @@ def freeze(workload: Workload) -> FrozenWorkload:
         tally.interactions,
         tally.screened,
     )
-    if tally.flagged:
-        get_run_logger().info(
-            "rules found and did not drop: %s; `flywheel held` shows what waits for a person",
-            tally.flagged,
-        )
-    if tally.unjudgeable:
-        get_run_logger().warning(
-            "rows that could not be judged, by the error and where it was raised: %s",
-            tally.unjudgeable,
-        )
     if tally.redactions:
         get_run_logger().info("redacted, by kind: %s", tally.redactions)
     if tally.replayed:
         get_run_logger().info("%d rows to train on are replayed from other sets", tally.replayed)
-    if tally.feedback_waiting:
-        get_run_logger().info(
-            "%d feedback signals wait for a response that has not arrived", tally.feedback_waiting
-        )
-    if tally.feedback_ambiguous:
-        get_run_logger().info(
-            "%d feedback signals are not used: they are on an id that different requests share, or "
-            "compare answers to different requests",
-            tally.feedback_ambiguous,
-        )
-    if tally.feedback_held_back:
-        get_run_logger().info(
-            "%d feedback signals are held back; `flywheel feedback %s` shows whose and why",
-            tally.feedback_held_back,
-            workload.workload,
-        )
+    for sentence in snapshots.tally_sentences(tally):
+        get_run_logger().info(sentence)
     return curated

@@ -1,7 +1,7 @@
 """Curate and freeze snapshots; find one by its folder, its key, or as the newest."""
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -105,6 +105,32 @@ def _count_measured(workload: Workload, snapshot: Path, metric: str) -> int:
     if workload.evaluate.kind is not None:
         kinds = [workload.evaluate.kind]
     return max(holdout_task.count_measured(snapshot, kind, metric, HOLDOUT) for kind in kinds)
+
+
+def tally_sentences(tally: CurationTally) -> Iterator[str]:
+    """Yield what of a curation needs a word besides its verdicts."""
+    if left_out := tally.counts.get(NOT_SAMPLED):
+        yield (
+            f"{left_out:,} not sampled: `curate: {{at_most: ...}}` limits a curation to so many "
+            f"interactions; those with feedback are always among them"
+        )
+    for name, count in sorted(tally.unjudgeable.items(), key=lambda item: (-item[1], item[0])):
+        yield f"{count:,} could not be judged: {name}"
+    for name, count in sorted(tally.flagged.items()):
+        yield f"{count:,} found and not dropped: {name}"
+    if tally.feedback_waiting:
+        waiting = f"{tally.feedback_waiting:,}"
+        yield f"{waiting} feedback signals wait for a response that has not arrived"
+    if tally.feedback_ambiguous:
+        yield (
+            f"{tally.feedback_ambiguous:,} feedback signals not used (different_prompts): they are "
+            "on an id that different requests share, or compare answers to different requests"
+        )
+    if tally.feedback_held_back:
+        yield (
+            f"{tally.feedback_held_back:,} feedback signals held back; see: flywheel feedback "
+            f"{tally.workload_id}"
+        )
 
 
 def holdout_shortage(workload: Workload, frozen: Snapshot) -> str | None:

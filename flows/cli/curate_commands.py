@@ -1,7 +1,7 @@
 """`flywheel curate`, `diff` and `held`: snapshots, and interactions held for a person."""
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -102,36 +102,14 @@ def diff(
 
 
 def _print_tally(tally: "CurationTally") -> None:
-    def by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-        return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    from flows import snapshots
 
     table = new_table("interactions", "verdict", is_counted=True)
-    for verdict, count in by_count(tally.counts):
+    for verdict, count in sorted(tally.counts.items(), key=lambda item: (-item[1], item[0])):
         table.add_row(f"{count:,}", verdict)
     console.print(table)
-    if left_out := tally.counts.get("not_sampled"):
-        print_line(
-            f"{left_out:,} not sampled: `curate: {{at_most: ...}}` limits a curation to so many "
-            f"interactions; those with feedback are always among them"
-        )
-    for name, count in by_count(tally.unjudgeable):
-        print_line(f"{count:,} could not be judged: {name}")
-    for name, count in sorted(tally.flagged.items()):
-        print_line(f"{count:,} found and not dropped: {name}")
-    if tally.feedback_waiting:
-        print_line(
-            f"{tally.feedback_waiting:,} feedback signals wait for a response that has not arrived"
-        )
-    if tally.feedback_ambiguous:
-        print_line(
-            f"{tally.feedback_ambiguous:,} feedback signals not used (different_prompts): they are "
-            "on an id that different requests share, or compare answers to different requests"
-        )
-    if tally.feedback_held_back:
-        print_line(
-            f"{tally.feedback_held_back:,} feedback signals held back; see: flywheel feedback "
-            f"{tally.workload_id}"
-        )
+    for sentence in snapshots.tally_sentences(tally):
+        print_line(sentence)
 
 
 def _print_losses(curated: "FrozenWorkload") -> None:
