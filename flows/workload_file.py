@@ -7,7 +7,6 @@ from typing import Annotated
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator
 
-from components.collect.source import Input
 from components.costs import Prices
 from components.curate.settings import Rules
 from components.decide.approvers import Approving
@@ -261,14 +260,6 @@ class Workload(Config):
         if self.search is None:
             return []
         return candidates.expand_candidates(self.base, self.train, self.search)
-
-    def log_files(self) -> list[Input]:
-        """Every log file that exists now, sorted."""
-        return source_entries.files_of_entries(self.sources.logs, "interactions")
-
-    def feedback_files(self) -> list[Input]:
-        """Every feedback file that exists now, sorted."""
-        return source_entries.files_of_entries(self.sources.feedback, "feedback")
 
     def traffic(self) -> Traffic:
         """All that the sources stand for now, and which of them can't be listed."""

@@ -6,7 +6,7 @@ import pytest
 
 from components.collect.source import Defaults
 from flows.workload_file import read_workload
-from tests.support.workload_text import mistakes, places, write
+from tests.support.workload_text import logs_of, mistakes, places, write
 
 
 def test_paths_are_relative_to_the_file_wherever_it_is_read_from(
@@ -19,13 +19,13 @@ def test_paths_are_relative_to_the_file_wherever_it_is_read_from(
 
 def test_a_file_under_two_patterns_is_read_once(folder: Path) -> None:
     workload = read_workload(write(folder, sources={"logs": ["logs/*.jsonl", "logs/a.*"]}))
-    assert [path.name for path in places(workload.log_files())] == ["a.jsonl", "b.jsonl"]
+    assert [path.name for path in places(logs_of(workload))] == ["a.jsonl", "b.jsonl"]
 
 
 def test_an_entry_may_name_its_source_and_what_its_files_leave_out(folder: Path) -> None:
     entry = {"path": "logs/a.jsonl", "source": "otlp", "workload_id": "w", "client_id": "c"}
     remote = {"path": "s3://bucket/*.parquet"}
-    (file, *_) = read_workload(write(folder, sources={"logs": [entry]})).log_files()
+    (file, *_) = logs_of(read_workload(write(folder, sources={"logs": [entry]})))
     assert (file.source, file.defaults) == ("otlp", Defaults("w", "c"))
     assert (
         read_workload(write(folder, sources={"logs": [remote]})).sources.logs[0].path
@@ -38,7 +38,7 @@ def test_a_folder_is_all_files_in_it(folder: Path) -> None:
     (folder / "logs/new").mkdir()
     (folder / "logs/new/c.jsonl").write_text("{}")
     (folder / "logs/.c.jsonl.partial").write_text("{}")
-    assert [path.name for path in places(workload.log_files())] == [
+    assert [path.name for path in places(logs_of(workload))] == [
         "a.jsonl",
         "b.jsonl",
         "c.jsonl",
@@ -69,7 +69,7 @@ def test_a_source_that_does_not_exist_is_named_with_those_that_do(folder: Path) 
 def test_traffic_that_all_comes_through_the_receiver_needs_no_sources(folder: Path) -> None:
     (folder / "live.yaml").write_text("{workload: live, base: base}")
     workload = read_workload(folder / "live.yaml")
-    assert [*workload.log_files(), *workload.feedback_files()] == []
+    assert [*workload.traffic().inputs] == []
 
 
 def test_files_that_come_later_are_found(folder: Path) -> None:
@@ -78,5 +78,5 @@ def test_files_that_come_later_are_found(folder: Path) -> None:
     )
     (folder / "logs/c.jsonl").write_text("{}")
     (folder / "votes.jsonl").write_text("{}")
-    assert places(workload.log_files())[-1] == folder / "logs/c.jsonl"
-    assert places(workload.feedback_files()) == [folder / "votes.jsonl"]
+    assert places(logs_of(workload))[-1] == folder / "logs/c.jsonl"
+    assert folder / "votes.jsonl" in places([*workload.traffic().inputs])

@@ -11,14 +11,14 @@ from prefect.utilities.collections import visit_collection
 from components.train.recipe import Recipe
 from flows.workload_file import Workload, read_workload
 from tests.support import ssh, terminal
-from tests.support.workload_text import VALIDATED, mistakes, places, write
+from tests.support.workload_text import VALIDATED, logs_of, mistakes, places, write
 
 
 def test_a_file_without_settings_gets_the_defaults_and_paths_relative_to_it(folder: Path) -> None:
     workload = read_workload(write(folder))
     assert workload.base == folder / "base"
-    assert places(workload.log_files()) == [folder / "logs/a.jsonl", folder / "logs/b.jsonl"]
-    assert workload.feedback_files() == []
+    assert places(logs_of(workload)) == [folder / "logs/a.jsonl", folder / "logs/b.jsonl"]
+    assert len(workload.traffic().inputs) == 2
     assert workload.train.seed == 0
 
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from components.collect.source import Input
-from flows.workload_file import WorkloadError, read_workload
+from flows.workload_file import Workload, WorkloadError, read_workload
 
 RIGHT = {"workload": "support", "base": "base", "sources": {"logs": ["logs/*.jsonl"]}}
 VALIDATED = {"validation_share": 0.1}
@@ -18,6 +18,11 @@ def write(folder: Path, **settings: object) -> Path:
     path = folder / "support.yaml"
     path.write_text(yaml.safe_dump(RIGHT | settings))
     return path
+
+
+def logs_of(workload: Workload) -> list[Input]:
+    """List a workload's log files, sorted."""
+    return [one for one in workload.traffic().inputs if one.kind == "interactions"]
 
 
 def places(inputs: list[Input]) -> list[Path]:
