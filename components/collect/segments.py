@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from components.collect import files, importers, joint_load, load_file
-from components.collect.joint_load import FilePart
+from components.collect import files, importers, load_file, small_files
 from components.collect.lines import Unreadable
 from components.collect.load_file import Loaded
 from components.collect.record_batches import RecordOrigin
+from components.collect.small_files import FilePart
 from components.collect.source import (
     NO_DEFAULTS,
     CallKey,
@@ -136,7 +136,7 @@ def _load_kind(
     named = [*zip(origins, paths, strict=True)]
     if len(named) > 1:
         parts = [FilePart(origin, _read_records(path, kind)) for origin, path in named]
-        together = joint_load.load_together(con, parts)
+        together = small_files.load_together(con, parts)
         if together is not None:
             return together
     return [

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from components.collect import joint_load, load_file, small_files, writer
-from components.collect.joint_load import FilePart
+from components.collect import load_file, small_files, writer
 from components.collect.lines import Unreadable
 from components.collect.load_file import Loaded
 from components.collect.record_batches import RecordOrigin
+from components.collect.small_files import FilePart
 from components.collect.source import NO_DEFAULTS, Input
 from components.schema import Json
 from components.store import warehouse
@@ -113,9 +113,9 @@ def test_files_whose_bad_lines_would_fill_the_memory_are_not_loaded_together(
             for n in range(4)
         ]
 
-    assert joint_load.load_together(con, parts(writer.MAX_REFUSED // 39)) is None
+    assert small_files.load_together(con, parts(writer.MAX_REFUSED // 39)) is None
     assert warehouse.rows(con, "from raw.files") == before
-    loaded = joint_load.load_together(con, parts(1))
+    loaded = small_files.load_together(con, parts(1))
     assert loaded is not None
     assert [each.quarantined for each in loaded] == [10] * 4
 
