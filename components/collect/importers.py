@@ -1,6 +1,5 @@
 """Every source by its name, and the module that reads it, imported when a file needs it."""
 
-from collections.abc import Iterator
 from importlib import import_module
 from typing import Protocol, cast
 
@@ -39,26 +38,6 @@ MODULES = {
 
 JOINING = frozenset({"otlp", "weave"})
 """Sources that join rows of one file, so the file is always read whole."""
-
-
-CONVENTIONS = {
-    "openinference.span.kind": f"{OUTSIDE}.otlp_openinference",
-    "ai.prompt.messages": f"{OUTSIDE}.otlp_ai_sdk",
-    "langfuse.observation.type": f"{OUTSIDE}.langfuse",
-    "langsmith.span.kind": f"{OUTSIDE}.langsmith",
-    "mlflow.spanType": f"{OUTSIDE}.mlflow_traces",
-    "model_request_parameters": f"{OUTSIDE}.otlp_pydantic_ai",
-}
-"""What translates the attributes of a span that has this one to GenAI's, in order."""
-
-
-class Convention(Protocol):
-    """The names and forms that a product has for what OpenTelemetry's GenAI conventions name."""
-
-    def to_genai(self, attributes: fields.Obj, /) -> fields.Obj:
-        """Return the attributes with those of GenAI that they stand for, or raise."""
-        ...
-
 
 APIS = (f"{OUTSIDE}.gemini_api",)
 """Converters of the requests and responses of further APIs."""
@@ -137,10 +116,3 @@ def mapped(name: str) -> Source:
 def apis() -> list[Api]:
     """Return the converters of further APIs."""
     return [cast("Api", import_module(module)) for module in APIS]
-
-
-def conventions(attributes: fields.Obj) -> Iterator[Convention]:
-    """Yield the conventions that a span's attributes follow."""
-    for mark, module in CONVENTIONS.items():
-        if mark in attributes:
-            yield cast("Convention", import_module(module))

@@ -3,12 +3,11 @@
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Literal, TypeAlias
 
-from components.collect import importers
 from components.collect.source import (
     CallKey,
     Defaults,
@@ -21,7 +20,15 @@ from components.collect.source import (
 )
 from components.collect.sources import fields, otlp_encoding
 from components.collect.sources.fields import Obj, WrongShapeError
-from components.extensions.sources import otlp_messages
+from components.extensions.sources import (
+    langfuse,
+    langsmith,
+    mlflow_traces,
+    otlp_ai_sdk,
+    otlp_messages,
+    otlp_openinference,
+    otlp_pydantic_ai,
+)
 from components.extensions.sources.otlp_calls import SpanCall, is_call, is_other_operation
 from components.extensions.sources.otlp_messages import GenAiEvent
 from components.schema import Json
@@ -40,6 +47,16 @@ TIMES: dict[Signal, tuple[str, str]] = {
     "resourceLogs": ("timeUnixNano", "observedTimeUnixNano"),
 }
 """Time fields of spans and log records, in order of preference."""
+
+CONVENTIONS: Mapping[str, Callable[[Obj], Obj]] = {
+    "openinference.span.kind": otlp_openinference.to_genai,
+    "ai.prompt.messages": otlp_ai_sdk.to_genai,
+    "langfuse.observation.type": langfuse.to_genai,
+    "langsmith.span.kind": langsmith.to_genai,
+    "mlflow.spanType": mlflow_traces.to_genai,
+    "model_request_parameters": otlp_pydantic_ai.to_genai,
+}
+"""What translates the attributes of a span that has this one to GenAI's, in order."""
 
 EVENTS_LISTED_BY = "model_request_parameters"
 """An attribute of Pydantic AI, whose first version has the events as JSON in another."""
@@ -219,8 +236,8 @@ class _Reader:
             if isinstance(name, str) and name.startswith("gen_ai."):
                 yield self._event(piece, GenAiEvent(name, attributes, body, _seconds(piece)))
             return
-        for convention in importers.conventions(attributes):
-            attributes = convention.to_genai(attributes)
+        for to_genai in [each for mark, each in CONVENTIONS.items() if mark in attributes]:
+            attributes = to_genai(attributes)
         events = list(_events(piece))
         if EVENTS_LISTED_BY in attributes:
             events += otlp_messages.listed_events(attributes, _seconds(piece))
