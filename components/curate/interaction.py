@@ -50,7 +50,7 @@ class Candidate:
     released: frozenset[str] = frozenset()
     logged: dict[str, Json] | None = None
 
-    @property
+    @cached_property
     def opening(self) -> str:
         """The conversation's first user message."""
         user_messages = (message for message in self.messages if message["role"] == "user")

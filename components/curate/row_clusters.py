@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from components.curate.split import UNPLACED, SettledSides
 from components.curate.text_codes import MISSING, CodeLists, Ints, Marks, TextCodes
 from components.schema import Json
 from components.store import manifest
+
+CACHED_CONTEXTS = 64  # most requests of an application have one of a few
 
 ASKING = ("user", "tool")  # roles whose messages a model answers
 
@@ -59,11 +62,16 @@ def request_origin(
         conversation=split.conversation(row.conversation_id) if row.conversation_id else None,
         user=split.user(row.user_id) if row.user_id else None,
         path=_path(messages, candidate.opening),
-        context=manifest.digest([candidate.texts("system", "developer"), row.tools]),
+        context=_context((*candidate.texts("system", "developer"),), row.tools),
         answered_before=_answered_before(messages),
         answered=manifest.digest([_content(question), _content(answer or {})]),
         former_group=split.group(split_by, names, candidate.opening, row.user_id),
     )
+
+
+@lru_cache(maxsize=CACHED_CONTEXTS)
+def _context(system: tuple[str, ...], tools: str) -> str:
+    return manifest.digest([system, tools])
 
 
 def _path(messages: Sequence[dict[str, Json]], opening: str) -> tuple[str, ...]:

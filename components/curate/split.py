@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -56,6 +57,7 @@ def user(user_id: str) -> str:
     return manifest.digest(["user", user_id])
 
 
+@lru_cache(maxsize=1)  # a row's path begins with its group
 def opening_group(opening: str) -> str:
     """Return the digest shared by requests with one opening."""
     return manifest.digest(["conversation", opening])

@@ -19,6 +19,8 @@ from components.schema import Json
 from components.store import output_folders, shared_files
 from components.store.output_folders import NAME
 
+_WRITER = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str)
+
 
 def digest(value: object) -> str:
     """Hash a JSON-like value to 16 hex digits, independent of key order."""
@@ -27,8 +29,7 @@ def digest(value: object) -> str:
 
 def whole_digest(value: object) -> str:
     """Hash a JSON-like value to 64 hex digits; ``digest`` is a prefix."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_WRITER.encode(value).encode()).hexdigest()
 
 
 def version(number: int, *, first: str) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import cast
 
@@ -44,13 +44,17 @@ SHORT = 256  # maximum characters of a cached text: descriptions and values repe
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """What a text may contain: placeholders, names, kingfisher's secrets, fields, and values."""
+    """What a text may contain: placeholders, names, kingfisher's secrets, fields, and values.
+
+    ``automatons`` are the indices of those that matched: no other matches a part of the text.
+    """
 
     placeholders: bool = False
     names: bool = False
     secrets: bool = False
     fields: bool = False
     patterns: tuple[Pattern, ...] = ()
+    automatons: tuple[int, ...] = ()
 
 
 NOTHING = Hits()
@@ -77,27 +81,27 @@ class Prefilter:
         for pattern, numbers in self._patterns:
             together.setdefault(AUTOMATONS.get(pattern.kind, "numbers"), []).extend(numbers)
         self._automatons = [_Automaton(gates, some) for some in together.values()]
+        self._all = (*range(len(self._automatons)),)
         self._remembered = lru_cache(maxsize=CACHED_TEXTS)(self._hits)
 
-    def of(self, text: str) -> Hits:
-        """Return what a text may contain."""
+    def of(self, text: str, whole: Hits | None = None) -> Hits:
+        """Return what a text may contain; ``whole`` is of lines with which it is joined."""
         text = patterns.plain(text)
-        return self._remembered(text) if len(text) <= SHORT else self._hits(text)
+        some = self._all if whole is None else whole.automatons
+        return self._remembered(text, some) if len(text) <= SHORT else self._hits(text, some)
 
-    def _hits(self, text: str) -> Hits:
+    def _hits(self, text: str, some: tuple[int, ...]) -> Hits:
         encoded = text.encode("utf-8", "replace")
-        matching = {
-            number for automaton in self._automatons for number in automaton.matching(encoded)
-        }
-        if not matching:
-            return NOTHING
-        return Hits(
+        matches = {n: gates for n in some if (gates := self._automatons[n].matching(encoded))}
+        matching = {gate for gates in matches.values() for gate in gates}
+        hits = Hits(
             PLACEHOLDER_GATE in matching,
             NAME_GATE in matching,
             SECRET_GATE in matching,
             FIELD_GATE in matching,
             tuple(pattern for pattern, gates in self._patterns if matching.issuperset(gates)),
         )
+        return NOTHING if hits == NOTHING else replace(hits, automatons=(*matches,))
 
 
 class _Automaton:
@@ -230,13 +234,17 @@ class ConversationScan:
                 return name_patterns.words(text)
         if not (self.hits.names or self.hits.fields) or leaf.zone not in NAMING_ZONES:
             return ()
-        text, hits = patterns.plain(text), self.gates.of(text)
+        hits, text = self._hits_of(leaf, text), patterns.plain(text)
         names = self._names_of_fields(text) if hits.fields else []
         if hits.names:
             return [*names, *name_patterns.named_in(text, leaf.zone is Zone.USER)]
         if names or leaf.zone is not Zone.USER:
             return names
         return name_patterns.named_in_answer(before, text)
+
+    def _hits_of(self, leaf: Leaf, text: str) -> Hits:
+        # A rewritten text is no part of all texts together.
+        return self.gates.of(text, self.hits if text is leaf.text else None)
 
     def _names_of_fields(self, text: str) -> list[str]:
         spans = (
@@ -253,7 +261,8 @@ class ConversationScan:
                 return whole
         if leaf.zone is Zone.NUMBER:
             return self._number(text)
-        hits = self.gates.of(text) if self.hits.patterns or self.hits.fields else NOTHING
+        has_hits = self.hits.patterns or self.hits.fields
+        hits = self._hits_of(leaf, text) if has_hits else NOTHING
         if hits.fields and leaf.zone is not Zone.TOOLS:
             text = self._fields_within(text)
         text = self._matching(hits.patterns, SECRETS, leaf.zone, text)

