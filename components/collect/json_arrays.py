@@ -157,5 +157,4 @@ def _element(number: int, text: str) -> Line | Unreadable:
 
 
 def _bytes(text: str) -> bytes:
-    """Return the bytes that were decoded, those that are not UTF-8 too."""
     return text.encode(errors="surrogateescape")

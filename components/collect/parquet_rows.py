@@ -112,14 +112,12 @@ def _text_bytes(cells: Any) -> Any:  # noqa: ANN401 - as above
 
 
 def _rows_at_once(metadata: Any) -> int:  # noqa: ANN401 - as above
-    """Return the rows of a batch: fewer where they are large."""
     groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
     largest = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
     return max(1, min(ROWS, BATCH_BYTES // max(1, largest)))
 
 
 def _batch_rows(batch: Any, before: int) -> Iterator[dict[str, object] | Unreadable]:  # noqa: ANN401 - as above
-    """Yield the rows of a batch; one with a cell that Python can't hold as Arrow's IPC stream."""
     names: list[str] = batch.schema.names
     is_ambiguous = len({*names}) < len(names)
     # Of columns with one name, a row has the last one's cell alone.

@@ -167,7 +167,6 @@ def _kind(error: Exception) -> type[UnreachableError]:
 
 
 def _remote(pattern: str) -> tuple[list[str], list[str]]:
-    """Return the files of a path, a folder or a glob, and the folders that a glob matches."""
     with _named(pattern, UnreachableError):
         system, path = _system(pattern)
     with _named(pattern):

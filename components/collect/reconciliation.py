@@ -157,7 +157,6 @@ def _compare(con: Connection, first: int, last: int, last_row: int) -> _Changes:
 
 
 def _record(row: Mapping[str, Value]) -> Record | None:
-    """Return a stored record; ``None`` if it is nested too deeply to be compared."""
     try:
         record = record_identity.read(str(row["record"] or row["payload"]))
         record_identity.canonical(dict(record))

@@ -159,7 +159,6 @@ def _batch_line(record: SourceRecord | Unreadable) -> _Line | Unreadable:
 
 
 def _columns(block: Block) -> Mapping[str, Column] | None:
-    """Return a block's lines as columns; ``None`` if they have to be read one by one."""
     content, ends = block.content, block.ends
     starts = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - starts
@@ -182,7 +181,6 @@ def _columns(block: Block) -> Mapping[str, Column] | None:
 
 
 def _views(block: Block, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Column:
-    """Return slices of the block as an Arrow string column."""
     # A view is 16 bytes: the length, the first four bytes, the buffer's number and the offset in it
     # (Arrow columnar format, "Variable-size Binary View Layout").
     content = block.content
@@ -314,7 +312,6 @@ def _read(con: Connection, now: datetime, batch: Batch) -> ParsedBatch:
 
 
 def _objections(con: Connection, batch: Batch, parsed: ArrowTable, latest_seconds: float) -> object:
-    """Return a column with the objection to each interaction, null if there is none."""
     is_plain = np.asarray(parsed.column("is_plain"))
     if is_plain.all():
         return pa.nulls(len(is_plain), pa.string())
@@ -332,7 +329,6 @@ def _objections(con: Connection, batch: Batch, parsed: ArrowTable, latest_second
 
 
 def _fields(shapes: Sequence[warehouse.Row]) -> frozenset[str]:
-    """Return the names of the payload's fields, and of its request's and response's fields."""
     fields: set[str] = set()
     for shape in shapes:
         keys = cast("Sequence[Sequence[str] | None]", shape["shape"] or ())

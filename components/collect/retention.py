@@ -81,7 +81,6 @@ def _export_to_store(con: Connection, folder: str, kind: Kind, month: str) -> st
 
 
 def _export(con: Connection, place: str, kind: Kind, month: str) -> str:
-    """Write a month's rows to a file named by their digest, in one rename."""
     folder = Path(place)
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / ".partial"
@@ -90,7 +89,6 @@ def _export(con: Connection, place: str, kind: Kind, month: str) -> str:
 
 
 def _needed(con: Connection, workload_id: str, snapshots: Path) -> list[str]:
-    """Return the ids that the current examples and the recorded snapshots name."""
     rows = warehouse.select(con, "marts/curated_row_ids", workload_id=workload_id)
     needed = {str(row["id"]) for row in rows}
     for snapshot in warehouse.select(con, "marts/snapshot_paths", workload_id=workload_id):

@@ -130,7 +130,6 @@ def _load_segments(con: Connection, *, segments: list[_Segment], now: datetime) 
 def _load_kind(
     con: Connection, source: str, kind: Kind, segments: list[_Segment], now: datetime
 ) -> list[Loaded]:
-    """Load a kind's records of segments together, else one by one."""
     paths = [segment.path for segment in segments if kind in segment.kinds]
     origins = [RecordOrigin(str(path), path.stem, source, NO_DEFAULTS, now) for path in paths]
     named = [*zip(origins, paths, strict=True)]
@@ -315,7 +314,6 @@ def _contents(segment: Path) -> tuple[frozenset[spool.Kind], frozenset[str]]:
 
 
 def _read_records(segment: Path, kind: Kind) -> Iterator[ParsedRecord | Unreadable]:
-    """Yield the records of a kind, numbered; damaged lines come with the interactions."""
     place = 0
     for entry in spool.read(segment):
         if isinstance(entry, Entry) and entry.kind == kind:
@@ -403,7 +401,6 @@ def _owned(row: SourceRow, owner: str) -> SourceRow:
 
 
 def _claims(row: SourceRow) -> list[Json]:
-    """Return the values of all top-level ``client_id`` keys of a record."""
     if row.text.count('"client_id"') == 1 and not _SPELLED_OTHERWISE.search(row.text):
         return [row.value["client_id"]]
     pairs: list[tuple[str, Json]] = []

@@ -200,7 +200,6 @@ class _NewFile:
 
 
 def _new_file(item: Input, content: _Content | None) -> _NewFile | None:
-    """Return a file with its source; ``None`` if it has to be loaded by itself."""
     path = Path(item.place)
     try:
         form = files.detect_form(path)
@@ -262,7 +261,6 @@ def load_together(
 
 
 def _outcome(con: Connection, origin: RecordOrigin, tally: "_FileTally", new: int) -> Loaded:
-    """Return what came of a file, and write to quarantine what was refused of it."""
     known = tally.records - len(tally.refused) - new
     loaded = Loaded(Path(origin.path), new, known, 0, skipped=False, source=origin.source)
     if not tally.refused:
@@ -337,7 +335,6 @@ def _moved(record: SourceRecord | Unreadable, by: int) -> SourceRecord | Unreada
 
 
 def _new_rows(con: Connection, numbered: _NumberedFiles, stored: Stored) -> list[int]:
-    """Return how many rows each file has that were kept."""
     fresh = [tally.fresh for tally in numbered.tallies]
     if sum(fresh) == stored.new:
         return fresh
@@ -353,7 +350,6 @@ def _new_rows(con: Connection, numbered: _NumberedFiles, stored: Stored) -> list
 
 
 def _are_later_files(con: Connection, first: RecordOrigin, digests: Sequence[str]) -> bool:
-    """Return whether the source has an earlier file and no file was loaded before."""
     sql = (
         "select coalesce(not bool_or(workload_id = $workload_id and client_id = $client_id"
         " and digest in (select unnest($digests))), false) from raw.files where source = $source"

@@ -178,7 +178,6 @@ def _wrong(place: str, value: Json, expected: str) -> RefusedError:
 
 
 def _varint(number: int) -> bytes:
-    """Return a length in protobuf's encoding: seven bits per byte, the lowest first."""
     parts = bytearray()
     while number > 0x7F:
         parts.append(number & 0x7F | 0x80)
@@ -225,7 +224,6 @@ class _Pairs(list[tuple[str, object]]):
 
 
 def _lines(kind: Kind, content: bytes, why_not_whole: ValueError, now: float) -> Records:
-    """Read a body that is not JSON as a whole line by line, if its first line is JSON."""
     texts: list[bytes] = []
     doubts: list[str] = []
     for number, text in enumerate(content.split(b"\n"), start=1):

@@ -153,7 +153,6 @@ def whole(chunks: list[Json], at: str) -> Obj:
 
 
 def _messages(items: list[Json], at: str) -> list[Obj]:
-    """Return items as messages; consecutive calls become one assistant message."""
     messages: list[Obj] = []
     for path, item in fields.objects(items, at):
         match item.get("type", "message"):
@@ -223,7 +222,6 @@ def _add_call(messages: list[Obj], item: Obj, at: str) -> None:
 
 
 def _merged(messages: list[Obj], at: str) -> Obj:
-    """Return one assistant message with all calls; texts between calls are joined."""
     if len(messages) == 1:
         return messages[0]
     if not messages:

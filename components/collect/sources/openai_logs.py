@@ -159,7 +159,6 @@ def _stored(value: Obj, defaults: Defaults) -> Obj:
 
 
 def _sent(message: Json) -> Json:
-    """Return a stored message as it was sent, without the id and ``content_parts`` of the API."""
     if not isinstance(message, dict):
         return message
     parts = message.get("content_parts")
@@ -168,7 +167,6 @@ def _sent(message: Json) -> Json:
 
 
 def _body(value: Obj, key: str) -> tuple[Obj, str]:
-    """Return a request or response, which may be under ``body``, and its path."""
     holder = fields.require_object(value, key)
     if isinstance(holder.get("body"), dict):
         return fields.require_object(holder, "body", f"{key}."), f"{key}.body."

@@ -163,7 +163,6 @@ def _fixed_length(content: bytes, start: int) -> tuple[int, int]:
 
 
 def _varint(content: bytes, start: int) -> tuple[int, int]:
-    """Return the end and the value of a length in seven bits per byte, lowest first."""
     length = 0
     for shift, byte in enumerate(content[start : start + 10]):
         length |= (byte & 0x7F) << (7 * shift)

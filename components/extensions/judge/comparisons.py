@@ -129,7 +129,6 @@ class JudgeEndpoint:
 
 
 def _refused_parameter(response: httpx.Response) -> str:
-    """Return the parameter that a model does not take, or not with this value; empty if none."""
     match _error(response):
         case {"code": "unsupported_parameter" | "unsupported_value", "param": str(name)}:
             return name
@@ -164,7 +163,6 @@ def _retry_after(response: httpx.Response) -> float | None:
 
 
 def _completion_text(response: httpx.Response) -> str | None:
-    """Return a chat completion's text, empty if it has none; ``None`` for anything else."""
     try:
         body = cast("Json", response.json())
     except (json.JSONDecodeError, UnicodeDecodeError):
@@ -304,7 +302,6 @@ def _ask_all(
     cache: VerdictCache,
     settings: JudgeSettings,
 ) -> list[RefusedQuestionError]:
-    """Ask the questions, and keep the verdicts; return the refusals."""
     has_failed = Event()
 
     def judge(key: str, question: Sequence[Message]) -> RefusedQuestionError | None:

@@ -84,7 +84,6 @@ def _interaction(value: Obj, defaults: Defaults) -> Obj:
 
 
 def _body(value: Obj, side: str) -> Json:
-    """Return a body, which may be JSON text; raise ``WrongShapeError`` if it is elsewhere."""
     holder = fields.require_object(value, side)
     key = f"{side}BodyJson"
     body = fields.unpacked(holder, key, f"{side}.")
@@ -177,7 +176,6 @@ def _tool(tool: Obj, at: str) -> Json:
 
 
 def _choice(choice: Json) -> Json:
-    """Return which tools the model had to call, as OpenAI says it."""
     match choice:
         case {"tool": {"name": str(name)}}:
             return {"type": "function", "function": {"name": name}}

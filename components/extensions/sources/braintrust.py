@@ -132,7 +132,6 @@ def _interaction(value: Obj, defaults: Defaults) -> Obj:
 
 
 def _exchange(asked: Json, output: Json, metadata: Obj) -> tuple[Obj, Obj, Obj]:
-    """Return a span's request, its response, and what is beside them."""
     sent: Obj = {key: metadata[key] for key in PARAMETERS if metadata.get(key) is not None}
     match asked:
         case {"contents": _} if isinstance(output, dict | list):
@@ -197,7 +196,6 @@ def _are_items(output: Json) -> bool:
 def _said(
     row: SourceRow, target: Target, defaults: Defaults, *, corrects: bool
 ) -> Iterator[SourceRecord]:
-    """Yield a span's scores, and what was expected in the place of an answer."""
     try:
         signals = [*_scores(fields.unpacked_object(row.value, "scores"))]
         if corrects and row.value.get("expected") is not None:

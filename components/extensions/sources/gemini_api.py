@@ -168,7 +168,6 @@ def _listed(value: Json) -> Json:
 
 
 def _parts(content: Obj, at: str) -> list[Json]:
-    """Return the parts of a candidate, which has none if it was blocked."""
     inner = fields.optional_object(content, "content", at)
     return fields.optional_array({"parts": _listed(inner.get("parts"))}, "parts", f"{at}content.")
 
@@ -246,7 +245,6 @@ def _result(part: Obj, at: str, open_calls: list[Obj]) -> Obj:
 
 
 def _message(role: str, parts: list[tuple[str, Obj]]) -> Obj:
-    """Return the message of parts; the texts of an answer that follow each other are one."""
     texts, calls, thoughts = list[Obj](), list[Obj](), list[Json]()
     for at, part in parts:
         match part:
@@ -277,7 +275,6 @@ def _call(call: Obj, at: str) -> Obj:
 
 
 def _file(part: Obj) -> Obj:
-    """Return a part that is a file as OpenAI has it, others unchanged."""
     match {key: _camel(each) if isinstance(each, dict) else each for key, each in part.items()}:
         case {"inlineData": {"data": str(content), "mimeType": str(form)}}:
             content = content.translate(OF_ADDRESSES)
@@ -294,7 +291,6 @@ def _file(part: Obj) -> Obj:
 
 
 def _tools(tools: list[Json], at: str) -> list[Json]:
-    """Return the functions of tools; those of the server have no place in chat form."""
     listed: list[Json] = []
     for path, tool in fields.objects(tools, at):
         declared = fields.optional_array(_camel(tool), "functionDeclarations", path)
@@ -308,7 +304,6 @@ def _tools(tools: list[Json], at: str) -> list[Json]:
 
 
 def _schema(value: Json) -> Json:
-    """Return a schema of the API, which has OpenAPI's form, as a JSON schema."""
     if not isinstance(value, dict):
         return value
     schema: Obj = {}

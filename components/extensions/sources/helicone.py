@@ -106,7 +106,6 @@ def _answer(body: Json) -> Json:
 
 
 def _usage(value: Obj) -> Obj | None:
-    """Return the counted tokens; those that were not counted are zero or negative."""
     counts = [value.get(key) for key in ("prompt_tokens", "completion_tokens")]
     known = [count for count in counts if isinstance(count, int) and count > 0]
     return canonical.usage(*counts) if len(known) == len(counts) else None

@@ -65,7 +65,6 @@ def _is_trace(row: Obj) -> bool:
 
 
 def _parts(trace: Obj) -> Iterator[Obj]:
-    """Yield a trace's generations, with its session and user, and its scores."""
     context: Obj = {key: trace.get(key) for key in ("session_id", "user_id", "environment")}
     trace_id: Obj = {"trace_id": trace.get("id")}
     observations = fields.require_array(trace, "observations")
@@ -171,7 +170,6 @@ def _interaction(value: Obj, defaults: Defaults) -> Obj:
 
 
 def _io(value: Obj, key: str) -> Json:
-    """Return input or output, parsed if it is JSON text."""
     text = value.get(key)
     if isinstance(text, str) and text.lstrip()[:1] in ("{", "[", '"'):
         parsed = fields.loads(text)

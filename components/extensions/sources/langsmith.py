@@ -63,7 +63,6 @@ def read(row: SourceRow, defaults: Defaults) -> Iterator[SourceRecord]:
 
 
 def _runs(row: SourceRow) -> Iterator[SourceRow]:
-    """Yield a run and all runs in it, each without those in itself."""
     runs = [row.value]
     while runs:
         run = runs.pop()
@@ -171,7 +170,6 @@ def _only(batch: list[Json], at: str) -> Json:
 
 
 def _message(value: Json) -> Json:
-    """Return a message as it was sent; unchanged if LangChain did not serialize it."""
     message = _unwrapped(value)
     if message is None:
         return value
@@ -222,7 +220,6 @@ def choices_of(outputs: Obj) -> tuple[list[Json], bool]:
 
 
 def _generations(outputs: Obj) -> Iterator[tuple[str, Obj]]:
-    """Yield the generations of the only call of a batch."""
     generations = fields.optional_array(outputs, "generations", "outputs.")
     if generations and isinstance(generations[0], list):
         only: Obj = {"generations": _only(generations, "outputs.generations")}
@@ -231,7 +228,6 @@ def _generations(outputs: Obj) -> Iterator[tuple[str, Obj]]:
 
 
 def _generated(outputs: Obj) -> list[Json]:
-    """Return LangChain's generations as choices."""
     choices: list[Json] = []
     for at, generation in _generations(outputs):
         written = generation.get("message")

@@ -102,7 +102,6 @@ def _spend(value: Obj, defaults: Defaults) -> Obj:
 
 
 def _exchange(value: Obj, body: Obj, at: str, answered: Json) -> tuple[Obj, Obj, Obj]:
-    """Return request, response and what is beside them of a call, unless it gave no answer."""
     has_failed = value.get("status") == "failure"
     if has_failed and not answered:
         raise fields.unknown_value("status", "failure", "a response: the call has no answer")
@@ -132,7 +131,6 @@ def request_of(value: Obj, response: Json) -> Obj:
 
 
 def _are_items(call_type: Json, messages: Json) -> bool:
-    """Return whether messages are the items of a call of the Responses API."""
     return (
         call_type in RESPONSES
         and isinstance(messages, list)

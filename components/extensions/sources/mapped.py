@@ -144,7 +144,6 @@ def _all(value: Obj, paths: Mapping[str, str]) -> Obj:
 
 
 def _unpacked(value: Json) -> Json:
-    """Return the value of an object's or an array's JSON text, as tables have it."""
     if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
         return value
     unpacked = fields.loads(value)

@@ -83,7 +83,6 @@ def _trace(info: Obj, span: Obj) -> Obj:
 
 
 def _attributes(span: Obj, at: str) -> Obj:
-    """Return a span's ``mlflow.`` attributes, each of which is JSON text."""
     attributes = fields.require_object(span, "attributes", at)
     return unpacked({key: attributes[key] for key in attributes if key.startswith("mlflow.")})
 
@@ -166,7 +165,6 @@ def _span_id(span: Obj, at: str) -> str:
 def _assessed(
     row: SourceRow, at: str, assessment: Obj, info: Obj, calls: list[_Call], defaults: Defaults
 ) -> ParsedRecord:
-    """Return an assessment as feedback; its row is a trace of ``info`` and the assessed call."""
     if not calls:
         raise fields.missing("data.spans[]", "a readable call of a model to assess")
     kind, value = _signal(assessment, at)
@@ -187,7 +185,6 @@ def _assessed(
 
 
 def _signal(assessment: Obj, at: str) -> tuple[str, Json]:
-    """Return kind and value: an expected answer is a correction, others are thumbs or outcomes."""
     name = fields.require_text(assessment, "assessment_name", at)
     if assessment.get("expectation") is not None:
         expectation = fields.require_object(assessment, "expectation", at)

@@ -95,7 +95,6 @@ def _with_role(message: Json) -> Json:
 
 
 def _with_calls(message: Obj) -> Obj:
-    """Return a message with LangChain's calls in OpenAI's form."""
     match message.get("tool_calls"):
         case [{"name": str(), "args": _}, *_] as calls:
             return {**message, "tool_calls": [_call(call) for call in calls]}

@@ -102,7 +102,6 @@ def _tool_values(holder: Obj) -> Obj:
 
 
 def _only(value: Obj, key: str) -> Obj:
-    """Return the only message of an output, which must be the assistant's."""
     match canonical.messages(fields.require_array(value, key), key):
         case [{"role": "assistant"} as message]:
             return message

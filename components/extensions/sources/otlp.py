@@ -315,7 +315,6 @@ class _Reader:
         return waiting
 
     def _is_repeated(self, key: CallKey, piece: Piece) -> bool:
-        """Return whether an earlier row had the same piece of this call."""
         waiting = self.waiting.get(key)
         places = waiting.places if waiting else self.done.get(key)
         if not places:

@@ -224,7 +224,6 @@ def _unpacked_messages(attributes: Obj, key: str) -> list[Json]:
 
 
 def _with_reason(choice: Json, reasons: Json) -> Json:
-    """Return a choice with the span's finish reason, if it has none of its own."""
     match choice, reasons:
         case ({"index": int(index), "finish_reason": None, **rest}, list()):
             known = reasons[index] if 0 <= index < len(reasons) else None

@@ -199,7 +199,6 @@ def _event_message(role: str, body: Obj, at: str) -> Obj:
 
 
 def _gemini_message(role: str, content: Obj, at: str) -> Obj:
-    """Return the message of Gemini's content; other content is one part."""
     if not isinstance(content.get("parts"), list):
         return {"role": role, "content": [content]}
     texts, calls, thoughts = list[Obj](), list[Obj](), list[Json]()
@@ -324,7 +323,6 @@ def _indexed_tools(attributes: Obj) -> list[Json]:
 
 
 def _numbered(attributes: Obj, prefix: str) -> list[Obj]:
-    """Return ``prefix.N.rest`` attributes as one object per number."""
     gathered: dict[int, Obj] = {}
     for key, value in attributes.items():
         if not key.startswith(f"{prefix}."):

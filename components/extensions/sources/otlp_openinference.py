@@ -86,7 +86,6 @@ def _tool(schema: Json) -> Json:
 
 
 def _messages(attributes: Obj) -> Obj:
-    """Return the messages as OpenLLMetry numbers them."""
     numbered: Obj = {}
     contents = defaultdict[str, dict[int, Obj]](dict)
     for key, value in attributes.items():

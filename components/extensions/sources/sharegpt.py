@@ -69,7 +69,6 @@ def _messages(value: Obj) -> Iterator[Obj]:
 
 
 def _message(turn: Obj, at: str) -> Obj:
-    """Return one turn as a message; its calls are a JSON object or an array of them."""
     name, text = fields.require_text(turn, "from", at), fields.require_text(turn, "value", at)
     if name not in ROLES:
         raise fields.unknown_value(f"{at}from", name, ", ".join(ROLES))

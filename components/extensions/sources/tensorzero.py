@@ -68,7 +68,6 @@ def answer_message(output: Json, at: str) -> Obj:
 
 
 def _blocks(content: Json, at: str) -> list[tuple[str, Obj]]:
-    """Return the blocks of content, which may also be text or a template's arguments."""
     match content:
         case str():
             return [(f"{at}.", {"type": "text", "text": content})]
@@ -88,7 +87,6 @@ def _message(role: str, blocks: list[tuple[str, Obj]]) -> Obj:
 
 
 def _part(block: Obj, at: str) -> Obj:
-    """Return one block as a part: a template becomes its arguments, a file is unchanged."""
     match block:
         case {"type": "text" | "raw_text", "text": str(text)}:
             return {"type": "text", "text": text}
@@ -170,7 +168,6 @@ def _tools(value: Obj) -> Obj:
 
 
 def _format(value: Obj) -> Obj:
-    """Return the output schema of a JSON function as a response format."""
     schema = fields.unpacked(value, "output_schema")
     if not schema:
         return {}

@@ -78,7 +78,6 @@ def read(rows: Iterable[SourceRow], defaults: Defaults) -> Iterator[SourceRecord
 
 
 def _require_model(value: Obj) -> None:
-    """Raise ``WrongShapeError`` unless a row is a call of a model."""
     fields.require_text(value, "id")
     operation = fields.require_text(value, "op_name")
     match = OPERATION.search(operation)
@@ -151,7 +150,6 @@ def _plain(value: Json, at: str) -> Json:
 
 
 def _feedback(row: SourceRow, interaction: Obj, defaults: Defaults) -> Iterator[SourceRecord]:
-    """Yield the feedback on a call, if the export has it."""
     summary = row.value.get("summary")
     weave = summary.get("weave") if isinstance(summary, dict) else None
     listed = weave.get("feedback") if isinstance(weave, dict) else None

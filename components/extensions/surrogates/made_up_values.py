@@ -349,7 +349,6 @@ def _phone_like(value: str, surrogate: str, written: str) -> str:
 
 
 def _fill(surrogate: str, written: str) -> str:
-    """Replace letters and digits from the right; the rest stays."""
     left, filled = [*surrogate], ""
     for place in reversed(written):
         if place.isalnum() and left:

@@ -140,7 +140,6 @@ _KINDS = ("first_names_female", "first_names_male", "last_names")
 
 
 def _fit(names: Iterable[str]) -> Iterable[str]:
-    """Yield the names that are neither words nor several names."""
     unfit = MAY_BE_WORDS | NOT_NAMES
     return (
         name
