@@ -19,8 +19,7 @@ from components.gate.policy import Policy
 from components.gate.reference_errors import ReferenceAudit
 from components.gate.report import baseline_comparison, brief, production_costs
 from components.gate.report import write_report as report
-from components.gate.report.score_charts import Past
-from components.gate.report.words import Case, Costs
+from components.gate.report.words import Case, Costs, Past
 from components.gate.report.write_report import REPORT
 from components.register import tracking
 from components.review import audit
@@ -83,22 +82,12 @@ def other_scorecards(cards: ScorecardFolders, *, base: bool) -> dict[str, Scorec
 def write_evidence(
     case: Case, folder: Path, policy: Policy, turn: TurnReference, *, now: datetime
 ) -> Evidence:
-    """Write the evidence of a turn: pictures, report, brief, every request; the manifest last."""
+    """Write the evidence of a turn: report, brief, every request; the manifest last."""
     folder.mkdir(parents=True, exist_ok=True)
     scores = dict(evidence_folder.scores(case.challenger[HOLDOUT], case.opponent[HOLDOUT]))
     if policy.task in case.challenger and policy.task in case.opponent:
         scores |= evidence_folder.scores(case.challenger[policy.task], case.opponent[policy.task])
-    figures = report.write(
-        case,
-        folder,
-        this=_past(
-            f"{now:%m-%d}",
-            case.subject.holdout_version,
-            case.judgement.outcome,
-            scores.get(case.judgement.metric, {}),
-        ),
-    )
-    text = brief.write(case, figures, folder / report.PICTURES["differences"])
+    text = brief.write(case, report.write(case, folder))
     return evidence_folder.finish(
         folder,
         case.subject,
@@ -114,21 +103,16 @@ def write_evidence(
     )
 
 
-def _past(day: str, holdout_version: str, outcome: str, scored: Mapping[str, float | None]) -> Past:
-    figures = (scored.get(name) for name in ("challenger", "low", "high", "opponent"))
-    return Past(day, holdout_version, outcome, *figures)
-
-
 def earlier_turns(home: Settings, workload: str, metric: str) -> list[Past]:
     """List the results of earlier turns on a metric, oldest first, from their evidence."""
     folders = output_folders.find(home.evidence / workload)
     records = [EvidenceManifest.read(path) for path in folders]
     return [
-        _past(
+        Past(
             record.created_at[5:10],
             record.subject.holdout_version,
             record.judgement.outcome,
-            record.scores.get(metric, {}),
+            *(record.scores.get(metric, {}).get(name) for name in ("challenger", "opponent")),
         )
         for record in sorted(records, key=lambda record: record.age)
     ]

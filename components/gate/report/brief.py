@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 
 from components.gate.report import baseline_comparison, production_costs, words
 from components.gate.report.side_by_side import Figure, differing, take_turns
@@ -15,8 +14,8 @@ SHOWN_CHARACTERS = 600  # longer requests and answers are cut, so that five of t
 SHOWN = 5  # the most requests on which the two differ
 
 
-def write(case: Case, figures: Sequence[Figure], picture: Path) -> str:
-    """Return the brief as Markdown, with the PNG of the figures' differences in it."""
+def write(case: Case, figures: Sequence[Figure]) -> str:
+    """Return the brief as Markdown."""
     lost, won = differing(case)
     return templates.render(
         "gate/brief.md.j2",
@@ -25,7 +24,6 @@ def write(case: Case, figures: Sequence[Figure], picture: Path) -> str:
         reasons=(*case.judgement.reasons, *words.term_sentences(case.judgement)),
         baselines=baseline_comparison.hold(case),
         figures=figures,
-        picture=templates.inline(picture),
         change=words.change_sentence(case),
         kept=production_costs.sentence(case),
         break_even=production_costs.break_even(case.costs.bill),
