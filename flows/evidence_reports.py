@@ -17,7 +17,7 @@ from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Policy
 from components.gate.reference_errors import ReferenceAudit
-from components.gate.report import baseline_comparison, brief, production_costs
+from components.gate.report import baseline_comparison, production_costs
 from components.gate.report import write_report as report
 from components.gate.report.words import Case, Costs, Past
 from components.gate.report.write_report import REPORT
@@ -87,7 +87,7 @@ def write_evidence(
     scores = dict(evidence_folder.scores(case.challenger[HOLDOUT], case.opponent[HOLDOUT]))
     if policy.task in case.challenger and policy.task in case.opponent:
         scores |= evidence_folder.scores(case.challenger[policy.task], case.opponent[policy.task])
-    text = brief.write(case, report.write(case, folder))
+    text = report.brief(case, report.write(case, folder))
     return evidence_folder.finish(
         folder,
         case.subject,

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from components.gate import paired_scores, power, significance
 from components.gate.judgement import Comparison, Outcome, Role, RoundingNoise, Slice
-from components.gate.paired_scores import Floats, PairedScores
-from components.gate.traffic_lead import TrafficScores
+from components.gate.paired_scores import Floats, PairedScores, TrafficScores
 from components.schema import Json
 from components.scorecard import CLUSTER_CAP, LARGEST_CLUSTER, RESCORED, Sample, Scorecard
 

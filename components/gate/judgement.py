@@ -46,7 +46,7 @@ class Comparison:
     ``begun`` is the number of the look that decided. If it is an earlier look, its bets went on
     with the requests added since, at that look's level ``begun_alpha``; 0 is this look's own test.
 
-    With ``by_traffic`` each request counts as often as it was asked (``gate.traffic_lead``); the
+    With ``by_traffic`` each request counts as often as it was asked (``TrafficScores``); the
     scores are means by these weights.
 
     ``noise`` is ``None`` where answers don't depend on their batch. What is shown must be shown in

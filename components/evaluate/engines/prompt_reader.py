@@ -43,7 +43,7 @@ class TreeReader(Protocol):
         batch_size: int,
         report: Callable[[int], None],
     ) -> list[tuple[float, bool]]:
-        """Score the continuations of contexts, as ``padded_batches.likelihoods``."""
+        """Score the continuations of contexts, as ``transformers_engine`` in padded batches."""
         ...
 
 

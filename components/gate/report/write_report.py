@@ -1,6 +1,7 @@
-"""Write the report of a case into its evidence folder: the page and all requests."""
+"""The report of a case, its page and all requests; and its brief, for the approval form."""
 
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,10 @@ import pyarrow.parquet as pq
 
 from components.gate.comparability import Measured
 from components.gate.report import baseline_comparison, production_costs, words
-from components.gate.report.side_by_side import Figure, differing, figures
+from components.gate.report.side_by_side import Figure, differing, figures, take_turns
 from components.gate.report.words import Case
 from components.pages import templates
-from components.scorecard import HOLDOUT, PRODUCTION, Sample, Scorecard
+from components.scorecard import HOLDOUT, PRODUCTION, Difference, Sample, Scorecard
 from components.store import manifest
 
 SCORE_TYPE = pa.map_(pa.string(), pa.float64())
@@ -152,3 +153,53 @@ def _conditions(case: Case) -> dict[str, str]:
         for name, value in sorted(stated.items())
         if name not in ("task", "holdout_version")
     }
+
+
+SHOWN_CHARACTERS = 600  # longer requests and answers are cut, so that five of them stay readable
+
+SHOWN = 5  # the most requests on which the two differ
+
+
+def brief(case: Case, shown: Sequence[Figure]) -> str:
+    """Return the brief as Markdown."""
+    lost, won = differing(case)
+    return templates.render(
+        "gate/brief.md.j2",
+        case=case,
+        sentence=words.verdict_sentence(case),
+        reasons=(*case.judgement.reasons, *words.term_sentences(case.judgement)),
+        baselines=baseline_comparison.hold(case),
+        figures=shown,
+        change=words.change_sentence(case),
+        kept=production_costs.sentence(case),
+        break_even=production_costs.break_even(case.costs.bill),
+        charges=production_costs.cost_rows(case.costs),
+        **words.FORMATS,
+        lost=len(lost),
+        won=len(won),
+        differing=[
+            (
+                difference in won,
+                difference.challenger.example_id,
+                _brief_answers(case.subject.opponent_name, difference),
+            )
+            for difference in take_turns(lost, won, SHOWN)
+        ],
+    )
+
+
+def _brief_answers(opponent: str, difference: Difference) -> str:
+    texts = {
+        "asked": difference.challenger.request,
+        "right": difference.challenger.reference,
+        opponent: difference.opponent.output,
+        "challenger": difference.challenger.output,
+    }
+    return "\n".join(line for label, text in texts.items() for line in _wrapped(label, text))
+
+
+def _wrapped(label: str, text: str) -> list[str]:
+    line = templates.visible(" ".join(text.split()))
+    if len(line) > SHOWN_CHARACTERS:
+        line = line[:SHOWN_CHARACTERS] + " ..."
+    return [f"{label}:", *textwrap.wrap(line, 56, initial_indent="  ", subsequent_indent="  ")]

@@ -8,9 +8,8 @@ import pytest
 
 from components.gate import judge
 from components.gate.judgement import Judgement
-from components.gate.paired_scores import PairedScores
+from components.gate.paired_scores import PairedScores, TrafficScores
 from components.gate.policy import Policy
-from components.gate.traffic_lead import TrafficScores
 from components.scorecard import HOLDOUT
 from tests.support.cards import card
 from tests.support.holdout_draws import independent

@@ -9,7 +9,7 @@ from markdown_it.token import Token
 
 from components.evaluate.task_metrics import CALL_METRICS
 from components.gate.policy import Policy
-from components.gate.report import brief
+from components.gate.report import write_report
 from components.gate.report.side_by_side import figures
 from components.gate.report.words import Case
 from components.scorecard import CONSTANT
@@ -18,7 +18,7 @@ from tests.support.cards import card, in_clusters, pair
 
 
 def page(case: Case) -> str:
-    return brief.write(case, figures(case.challenger, case.opponent, case.judgement))
+    return write_report.brief(case, figures(case.challenger, case.opponent, case.judgement))
 
 
 def parsed(text: str) -> list[Token]:
@@ -157,7 +157,7 @@ def test_direction_marks_in_an_answer_are_visible() -> None:
 def test_a_long_answer_is_cut_visibly() -> None:
     ours, theirs = (gate_cases.saying(scorecard, "word " * 1000) for scorecard in pair(1, 0, 60, 0))
     (fence,) = (t for t in parsed(page(gate_cases.build(ours, theirs))) if t.type == "fence")
-    assert len(fence.content) < 4 * brief.SHOWN_CHARACTERS * 1.1 + 100
+    assert len(fence.content) < 4 * write_report.SHOWN_CHARACTERS * 1.1 + 100
     assert fence.content.count(" ...") == 4
 
 
