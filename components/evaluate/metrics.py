@@ -81,22 +81,14 @@ def _call_names(calls: Sequence[Call]) -> list[str]:
 def _can_pair_up(
     calls: Sequence[Call], references: Sequence[Reference], match: Callable[[Call, Reference], bool]
 ) -> bool:
-    if len(calls) != len(references):
-        return False
-    fitting = [[n for n, ref in enumerate(references) if match(call, ref)] for call in calls]
-    caller: dict[int, int] = {}
+    if not calls or len(calls) != len(references):
+        return not calls and not references
+    from scipy import optimize  # noqa: PLC0415 - seconds
 
-    def pair(call: int, tried: set[int]) -> bool:
-        # Kuhn's (1955) algorithm: a taken reference is free if its call can take another one.
-        for reference in fitting[call]:
-            if reference not in tried:
-                tried.add(reference)
-                if reference not in caller or pair(caller[reference], tried):
-                    caller[reference] = call
-                    return True
-        return False
-
-    return all(pair(call, set()) for call in range(len(calls)))
+    # the most pairs that match (Kuhn 1955)
+    matches = [[match(call, reference) for reference in references] for call in calls]
+    pairs = zip(*optimize.linear_sum_assignment(matches, maximize=True), strict=True)
+    return all(matches[call][reference] for call, reference in pairs)
 
 
 def _same_call(call: Call, reference: Call) -> bool:

@@ -237,6 +237,7 @@ def test_values_that_are_not_acceptable_are_rejected(
 def test_acceptable_values_of_a_different_number_of_calls_accept_nothing():
     acceptable = AcceptableCall("weather", {"city": ["Rome"]})
     assert scores(call("weather", city="Rome"), ROME, [acceptable, acceptable]) == (1, 1, 0, None)
+    assert scores("No.", ROME, []) == (0, 0, 0, None)
 
 
 def test_acceptable_values_take_precedence_over_the_reference():
