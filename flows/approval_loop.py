@@ -28,7 +28,6 @@ from components.decide.decision_log import LogEvent
 from components.decide.record_answer import ProofContext, Question, TypedAnswer
 from components.gate import evidence_folder, policy, reference_errors
 from components.gate.evidence_folder import Evidence
-from components.gate.report.write_report import SAMPLES
 from components.monitor import turn_starts
 from components.monitor.turn_starts import TurnStart
 from components.register.registry import Version
@@ -369,7 +368,7 @@ def known_secret(home: Settings, listed: Approver) -> str | None:
 
 def find_blamed(con: Connection, answer: TypedAnswer, evidence: Evidence) -> list[Blamed] | None:
     """Find what an answer blames; ``None`` if some of it is missing, so the answer is refused."""
-    samples, metric = evidence.folder / SAMPLES, evidence.judgement.metric
+    samples, metric = evidence.folder / evidence_folder.SAMPLES, evidence.judgement.metric
     try:
         return blame.find_blamed(
             con, evidence.subject.workload, answer.blame, samples=samples, metric=metric

@@ -17,10 +17,10 @@ from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Policy
 from components.gate.reference_errors import ReferenceAudit
-from components.gate.report import baseline_comparison, production_costs
+from components.gate.report import baseline_comparison, brief, production_costs
 from components.gate.report import write_report as report
-from components.gate.report.words import Case, Costs, Past
-from components.gate.report.write_report import REPORT
+from components.gate.report.score_charts import Past
+from components.gate.report.words import Case, Costs
 from components.register import tracking
 from components.review import audit
 from components.scorecard import (
@@ -82,12 +82,22 @@ def other_scorecards(cards: ScorecardFolders, *, base: bool) -> dict[str, Scorec
 def write_evidence(
     case: Case, folder: Path, policy: Policy, turn: TurnReference, *, now: datetime
 ) -> Evidence:
-    """Write the evidence of a turn: report, brief, every request; the manifest last."""
+    """Write the evidence of a turn: pictures, report, brief, every request; the manifest last."""
     folder.mkdir(parents=True, exist_ok=True)
     scores = dict(evidence_folder.scores(case.challenger[HOLDOUT], case.opponent[HOLDOUT]))
     if policy.task in case.challenger and policy.task in case.opponent:
         scores |= evidence_folder.scores(case.challenger[policy.task], case.opponent[policy.task])
-    text = report.brief(case, report.write(case, folder))
+    figures = report.write(
+        case,
+        folder,
+        this=_past(
+            f"{now:%m-%d}",
+            case.subject.holdout_version,
+            case.judgement.outcome,
+            scores.get(case.judgement.metric, {}),
+        ),
+    )
+    text = brief.write(case, figures, folder / report.PICTURES["differences"])
     return evidence_folder.finish(
         folder,
         case.subject,
@@ -103,16 +113,21 @@ def write_evidence(
     )
 
 
+def _past(day: str, holdout_version: str, outcome: str, scored: Mapping[str, float | None]) -> Past:
+    figures = (scored.get(name) for name in ("challenger", "low", "high", "opponent"))
+    return Past(day, holdout_version, outcome, *figures)
+
+
 def earlier_turns(home: Settings, workload: str, metric: str) -> list[Past]:
     """List the results of earlier turns on a metric, oldest first, from their evidence."""
     folders = output_folders.find(home.evidence / workload)
     records = [EvidenceManifest.read(path) for path in folders]
     return [
-        Past(
+        _past(
             record.created_at[5:10],
             record.subject.holdout_version,
             record.judgement.outcome,
-            *(record.scores.get(metric, {}).get(name) for name in ("challenger", "opponent")),
+            record.scores.get(metric, {}),
         )
         for record in sorted(records, key=lambda record: record.age)
     ]
@@ -122,7 +137,7 @@ def find_evidence(home: Settings, workload: str, digest: str | None) -> Path:
     """Find the newest evidence with a report, or the only one with this digest prefix."""
     root, begins = home.evidence / workload, digest or ""
     finished = output_folders.find(root, begins)
-    matching = [path for path in finished if (path / report.REPORT).is_file()]
+    matching = [path for path in finished if (path / evidence_folder.REPORT).is_file()]
     if not matching or (digest and len(matching) > 1):
         names = ", ".join(sorted(path.name for path in matching)) or "none"
         which = f"evidence {digest}" if digest else "the newest evidence"
@@ -152,7 +167,7 @@ def publish_evidence(evidence: Evidence) -> str:
         tracking.tag_chain_head(run_id, head.anchor)
     finding = f"{evidence.judgement.outcome} against the {evidence.subject.opponent_name}"
     folder = tracking.log_evidence(run_id, evidence.folder, finding)
-    page = f"{settings.load().mlflow_url}/{folder}/{REPORT}"
+    page = f"{settings.load().mlflow_url}/{folder}/{evidence_folder.REPORT}"
     title = f"{workload}: {evidence.judgement.outcome}, the report"
     description = f"{finding}, evidence {evidence.digest}"
     key = approvals.artifact_key("report", workload)
@@ -170,7 +185,7 @@ def evidence_links(evidence: Evidence) -> Mapping[str, str]:
     """Return the links to the full report, the training's run and earlier turns' pages."""
     home, workload = settings.load(), evidence.subject.workload
     run_id = tracking.find_run(workload, evidence.subject.adapter)
-    report = f"{tracking.evidence_page(run_id, evidence.digest)}/{REPORT}"
+    report = f"{tracking.evidence_page(run_id, evidence.digest)}/{evidence_folder.REPORT}"
     return {
         "the whole report": f"{home.mlflow_url}/{report}",
         "the adapter's run in MLflow": f"{home.mlflow_url}/{tracking.run_page(run_id)}",

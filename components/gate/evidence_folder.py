@@ -19,6 +19,8 @@ Scores: TypeAlias = Mapping[str, Mapping[str, float | None]]
 
 VERDICT = "verdict.json"
 BRIEF = "brief.md"
+REPORT = "report.html"
+SAMPLES = "samples.parquet"  # each held-out request with both answers
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,48 @@
 """The style of charts: 1050 pixels wide, readable at 700, on white, so that they suit any theme."""
 
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 INK, PAPER, GRID = "#222222", "#ffffff", "#dddddd"
 
-# Grey for what exists, orange for what is new, then blue: distinct in light and dark, and for
-# people who can't tell red from green.
-THERE, NEW, OTHER = "#66757a", "#d35400", "#2471a3"
+# Grey for existing models, orange for new ones, then blue and violet: distinct in light and dark,
+# and for people who can't tell red from green.
+THERE, NEW, OTHER, FURTHER = "#66757a", "#d35400", "#2471a3", "#7d3c98"
 
 WIDTH = 7.0  # inches
 
 DPI = 150
+
+
+def sheet(height: float, left: float = 0.3, right: float = 0.95) -> tuple[Figure, Axes]:
+    """Return a figure with one frameless plot.
+
+    Args:
+        height: The figure's height in inches.
+        left: The plot's left edge as a share of the width, after the names of rows.
+        right: Its right edge, as a share of the width.
+    """
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor=PAPER)
+    axes = figure.add_axes((left, 0.62 / height, right - left, 1 - 1.12 / height), facecolor=PAPER)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, colors=INK, labelsize=9)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    return figure, axes
+
+
+def rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows of a plot, the first on top."""
+    axes.set_yticks(range(len(names)), names, color=INK, size=9)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(axis="x", color=GRID, lw=0.8)
 
 
 def shortened(name: str, length: int = 27) -> str:
@@ -53,3 +78,8 @@ def _boxes_for_missing_glyphs() -> Generator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
         yield
+
+
+def size(n: int, clusters: int | None) -> str:
+    """Return a label with the number of requests and of their independent clusters."""
+    return f"n = {n}" if clusters is None else f"n = {n} in {clusters} clusters"

@@ -327,7 +327,7 @@ def _send_answer(
 
 
 def _show_evidence(approval: "PendingApproval") -> None:
-    from components.gate.report.write_report import REPORT
+    from components.gate.evidence_folder import REPORT
     from components.store import output_folders
     from flows.cli import turn_watch
 

@@ -42,7 +42,7 @@ def report(
     `--no-open` prints the path, to copy the file or send it to somebody.
     """
     with errors.status("looking up the report"):
-        from components.gate.report.write_report import REPORT
+        from components.gate.evidence_folder import REPORT
         from components.store import manifest
         from flows import evidence_reports
 

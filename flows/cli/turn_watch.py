@@ -14,7 +14,6 @@ import httpx
 from pydantic import TypeAdapter
 
 from components.gate import evidence_folder
-from components.gate.report import words
 from components.register import registry
 from components.store import file_locks, manifest, output_folders
 from flows import approvals, prefect_api, settings, turn_progress
@@ -244,6 +243,8 @@ def print_summary(workload: str, ended: TurnEnding, approval: ApprovalWait | Non
 
 def print_scores(folder: Path) -> None:
     """Print the scores of both models in evidence, the verdict with its reasons, and the costs."""
+    from components.gate.report import words  # it loads matplotlib, for the last lines of a turn
+
     evidence = evidence_folder.read(folder)
     verdict = json.loads((folder / evidence_folder.VERDICT).read_text())
     print_line(f"scores    {'':<12} {evidence.subject.opponent_name:>8} -> adapter")

@@ -253,6 +253,9 @@ def look_the_form_over(page: "Page", shell: Terminal, run: str) -> None:
     form.get_by_text("may adapter").wait_for()
     guarded = form.get_by_role("row", name="abstention").filter(has_text="no worse")
     assert guarded.count() == 1
+    assert form.get_by_role("img", name="Leads with their intervals").evaluate(
+        "picture => picture.complete && picture.naturalWidth > 500"
+    )
     assert form.get_by_text("Evidence digest").count() == 1
     assert form.get_by_text("asked:").count() >= 1
     assert form.get_by_role("link", name="the whole report").count() == 1

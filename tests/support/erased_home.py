@@ -22,7 +22,6 @@ from components.gate import evidence_folder
 from components.gate.evidence_folder import EvidenceSubject
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
-from components.gate.report import write_report as report
 from components.schema import Json
 from components.scorecard import HOLDOUT, Sample
 from components.store import ledger, manifest, warehouse, working_copy
@@ -212,7 +211,7 @@ def _evidence(settings: Settings, frozen: Snapshot, adapter: Path) -> Path:
     folder = settings.evidence / WORKLOAD / evidence_folder.digest(subject, judgement, policy)
     folder.mkdir(parents=True)
     page = f"asked:\n  {question(ANN, 1)}\n"
-    (folder / report.REPORT).write_text(f"<p>{question(ANN, 2)}</p>")
-    pq.write_table(pa.table({"request": [question(ANN, 3)]}), folder / report.SAMPLES)
+    (folder / evidence_folder.REPORT).write_text(f"<p>{question(ANN, 2)}</p>")
+    pq.write_table(pa.table({"request": [question(ANN, 3)]}), folder / evidence_folder.SAMPLES)
     evidence_folder.finish(folder, subject, judgement, policy, {}, brief=page, now=logs.NOW)
     return folder

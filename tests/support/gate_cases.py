@@ -7,7 +7,8 @@ from components.costs import Prices, Speed, TokenPrice, Usage, Work, answering, 
 from components.gate import judge
 from components.gate.evidence_folder import EvidenceSubject
 from components.gate.policy import Policy
-from components.gate.report.words import Case, Costs, Past
+from components.gate.report.score_charts import Past
+from components.gate.report.words import Case, Costs
 from components.scorecard import HOLDOUT, PRODUCTION, Sample, Scorecard
 from tests.support.cards import card, pair
 
@@ -18,7 +19,7 @@ SPEED = Speed(
 USAGE = Usage(400, 50, 120, "as the logs say")
 PRICES = Prices(production=TokenPrice(input=2.5, output=10), hardware_per_hour=0.5, utilization=1)
 TRAINING = Work(1200.0, "core", 2)
-TURNS = (Past("01-01", "v1-abc", "fail", 0.4, 0.3),)
+TURNS = (Past("01-01", "v1-abc", "fail", 0.4, 0.3, 0.5, 0.3),)
 
 
 def costs(prices: Prices = PRICES) -> Costs:

@@ -1,1 +1,1 @@
-"""Evidence as people read it: the report's page and rows, and the brief of the form."""
+"""Evidence as people read it: write_report writes charts, page and rows; brief the form."""

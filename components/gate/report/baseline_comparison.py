@@ -140,7 +140,7 @@ def leads(case: Case, metric: str) -> list[Lead]:
         if theirs is None or ours is None or metric not in theirs.metrics:
             continue
         figure = side_by_side.shown_figures(_by_request(ours), _by_request(theirs), metric)
-        match figure.opponent, figure.difference, figure.low, figure.high:
+        match figure.opponent, figure.effect.difference, figure.effect.low, figure.effect.high:
             case float(score), float(difference), float(low), float(high):
                 compared.append(Lead(name, score, difference, low, high))
             case _:  # measured on other requests

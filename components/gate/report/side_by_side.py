@@ -1,11 +1,11 @@
 """All figures of two models side by side, and the requests on which they differ."""
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 from components.gate import comparison, significance
 from components.gate.comparability import Measured, incomparable
 from components.gate.judgement import Comparison, Judgement
+from components.gate.report.score_charts import Effect
 from components.gate.report.words import Case
 from components.scorecard import HOLDOUT, Difference, Scorecard
 
@@ -14,11 +14,10 @@ TAIL = 0.025  # figures that no gate judged have 95 % intervals
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One metric of one task; without a ``difference`` the two were not compared.
+    """One metric of one task; without a ``difference`` in its effect the two were not compared.
 
-    The lead, a share, is positive where the challenger is better. ``finding`` is the gate's outcome
-    in words if it judged the figure, ``mood`` (``good``, ``bad`` or empty) its colour. ``level`` is
-    the interval's coverage, as a share.
+    ``finding`` is the gate's outcome in words if it judged the figure, ``mood`` (``good``, ``bad``
+    or empty) its colour. ``level`` is the interval's coverage, as a share.
     """
 
     task: str
@@ -26,13 +25,7 @@ class Figure:
     meaning: str
     challenger: float | None
     opponent: float | None
-    name: str
-    kind: Literal["target", "guard", "shown"]
-    n: int
-    difference: float | None
-    low: float | None
-    high: float | None
-    clusters: int | None
+    effect: Effect
     level: float
     finding: str = ""
     mood: str = ""
@@ -64,19 +57,23 @@ def _judged(result: Comparison, card: Scorecard) -> Figure:
     since = f" since the {result.anchor}" if result.anchor else ""
     since += " by traffic" if result.by_traffic else ""
     counted = ", each request as often as it was asked" if result.by_traffic else ""
-    return Figure(
-        task=result.task,
-        metric=result.metric,
-        meaning=card.metrics[result.metric].meaning + counted,
-        challenger=result.challenger,
-        opponent=None if result.anchor else result.opponent,
+    effect = Effect(
         name=_displayed(result.task, result.metric) + since,
         kind=result.role,
         n=result.n,
         difference=result.difference,
         low=result.low,
         high=result.high,
+        bound=0.0 if result.role == "target" else -result.margin,
         clusters=result.clusters,
+    )
+    return Figure(
+        task=result.task,
+        metric=result.metric,
+        meaning=card.metrics[result.metric].meaning + counted,
+        challenger=result.challenger,
+        opponent=None if result.anchor else result.opponent,
+        effect=effect,
         level=1 - 2 * result.tail,
         finding=_word(result),
         mood={"pass": "good", "fail": "bad", "inconclusive": ""}[result.outcome],
@@ -104,33 +101,22 @@ def _word(result: Comparison) -> str:
 
 
 def _shown(ours: Scorecard, theirs: Scorecard, metric: str, *, alike: bool) -> Figure:
-    score = ours.scores[metric]
-    figure = Figure(
+    name, score = _displayed(ours.task, metric), ours.scores[metric]
+    effect = Effect(name, "shown", score.n, None, None, None, clusters=score.clusters)
+    if alike and _is_share(ours, theirs, metric):
+        pairs = comparison.pair_scores(ours, theirs, metric, None).pairs
+        interval = significance.lead_interval(pairs, TAIL)
+        effect = Effect(
+            name, "shown", pairs.n, pairs.difference, *interval, clusters=len(pairs.sizes)
+        )
+    return Figure(
         task=ours.task,
         metric=metric,
         meaning=ours.metrics[metric].meaning,
         challenger=score.value,
         opponent=theirs.scores[metric].value,
-        name=_displayed(ours.task, metric),
-        kind="shown",
-        n=score.n,
-        difference=None,
-        low=None,
-        high=None,
-        clusters=score.clusters,
+        effect=effect,
         level=1 - 2 * TAIL,
-    )
-    if not (alike and _is_share(ours, theirs, metric)):
-        return figure
-    pairs = comparison.pair_scores(ours, theirs, metric, None).pairs
-    low, high = significance.lead_interval(pairs, TAIL)
-    return replace(
-        figure,
-        n=pairs.n,
-        difference=pairs.difference,
-        low=low,
-        high=high,
-        clusters=len(pairs.sizes),
     )
 
 

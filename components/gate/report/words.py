@@ -8,6 +8,8 @@ from components.costs import Amount, Bill, Speed, Usage
 from components.gate.comparability import Measured
 from components.gate.evidence_folder import EvidenceSubject
 from components.gate.judgement import Comparison, Judgement, Slice, Terms
+from components.gate.report.score_charts import Past
+from components.pages.charts import size
 from components.scorecard import Scorecard
 
 
@@ -31,11 +33,6 @@ def points(difference: float | None) -> str:
 def between(low: float | None, high: float | None) -> str:
     """Format the interval of a difference in percentage points."""
     return "" if low is None or high is None else f"{points(low)} to {points(high)}"
-
-
-def size(n: int, clusters: int | None) -> str:
-    """Return a label with the number of requests and of their independent clusters."""
-    return f"n = {n}" if clusters is None else f"n = {n} in {clusters} clusters"
 
 
 def counted(clusters: int | None) -> str:
@@ -88,17 +85,6 @@ class Costs:
     request: Mapping[str, Amount]
     usage: Usage | None = None
     speed: Speed | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """One turn's scores, as shares; comparable only within a holdout version."""
-
-    day: str
-    holdout_version: str
-    outcome: str
-    challenger: float | None
-    opponent: float | None
 
 
 @dataclass(frozen=True, slots=True)

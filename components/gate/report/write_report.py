@@ -1,20 +1,27 @@
-"""The report of a case, its page and all requests; and its brief, for the approval form."""
+"""Write the report of a case into its evidence folder: charts, page, all requests."""
 
 import json
-import textwrap
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.gate.comparability import Measured
-from components.gate.report import baseline_comparison, production_costs, words
-from components.gate.report.side_by_side import Figure, differing, figures, take_turns
+from components.gate.evidence_folder import REPORT, SAMPLES
+from components.gate.report import (
+    baseline_comparison,
+    cost_charts,
+    production_costs,
+    score_charts,
+    words,
+)
+from components.gate.report.cost_charts import Point
+from components.gate.report.score_charts import Past
+from components.gate.report.side_by_side import Figure, differing, figures
 from components.gate.report.words import Case
 from components.pages import templates
-from components.scorecard import HOLDOUT, PRODUCTION, Difference, Sample, Scorecard
+from components.scorecard import HOLDOUT, PRODUCTION, Sample, Scorecard, share_interval
 from components.store import manifest
 
 SCORE_TYPE = pa.map_(pa.string(), pa.float64())
@@ -64,33 +71,55 @@ def _answer_row(task: str, ours: Sample, theirs: Sample | None) -> dict[str, obj
     }
 
 
-REPORT = "report.html"
-SAMPLES = "samples.parquet"
+PICTURES = {
+    "scores": "scores.png",
+    "differences": "differences.png",
+    "slices": "slices.png",
+    "cost": "cost.png",
+    "break_even": "break_even.png",
+    "history": "history.png",
+}
 
 ASSUMED_RIGHT = f"{PRODUCTION}, assumed right"
 
 EXAMPLES = 10  # the most lost, and the most won, requests that are shown
 
 
-def write(case: Case, folder: Path) -> list[Figure]:
-    """Write rows and report; return the shown figures."""
-    shown = figures(case.challenger, case.opponent, case.judgement)
+def write(case: Case, folder: Path, *, this: Past) -> list[Figure]:
+    """Write charts, rows and the report; return the shown figures. ``this`` is this turn."""
+    drawn_figures = figures(case.challenger, case.opponent, case.judgement)
+    _draw(case, drawn_figures, folder, this)
+    pictures = {name: folder / file for name, file in PICTURES.items()}
+    drawn = {name: path for name, path in pictures.items() if path.is_file()}
     write_answers(folder / SAMPLES, case.challenger, case.opponent)
-    manifest.write_atomically(folder / REPORT, html(case, shown))
-    return shown
+    manifest.write_atomically(folder / REPORT, html(case, drawn_figures, drawn))
+    return drawn_figures
 
 
-@dataclass(frozen=True, slots=True)
-class PricedModel:
-    """One model: its score, and the price of a thousand requests."""
+def _draw(case: Case, drawn_figures: Sequence[Figure], folder: Path, this: Past) -> None:
+    metric, opponent = case.judgement.metric, case.subject.opponent_name
+    cards = {opponent: case.opponent.get(HOLDOUT), "challenger": case.challenger.get(HOLDOUT)}
+    measured = {name: card for name, card in cards.items() if card is not None}
+    if measured:
+        score_charts.draw_scores(measured, folder / PICTURES["scores"])
+    score_charts.draw_differences(
+        [figure.effect for figure in drawn_figures], folder / PICTURES["differences"]
+    )
+    if case.turns:
+        score_charts.draw_history([*case.turns, this], folder / PICTURES["history"], metric=metric)
+    if case.judgement.slices:
+        path = folder / PICTURES["slices"]
+        score_charts.draw_slices(case.judgement.slices, path, opponent=opponent)
+    if shown := priced(case):
+        currency = case.costs.bill.currency
+        cost_charts.draw_pareto(shown, folder / PICTURES["cost"], metric=metric, currency=currency)
+    if (even := case.costs.bill.break_even) is not None:
+        path = folder / PICTURES["break_even"]
+        cost_charts.draw_break_even(even, path, currency=case.costs.bill.currency)
 
-    name: str
-    price: float
-    score: float
 
-
-def priced(case: Case) -> list[PricedModel]:
-    """Return the models whose price and score are both known, the cheapest first."""
+def priced(case: Case) -> list[Point]:
+    """Return the models whose price and score are both known, priced for 1,000 requests."""
     metric = case.judgement.metric
     cards: dict[str, Scorecard | None] = {
         **{name: card for name, card in case.others.items() if name != PRODUCTION},
@@ -98,21 +127,22 @@ def priced(case: Case) -> list[PricedModel]:
         case.subject.opponent_name: case.opponent.get(HOLDOUT),
         "challenger": case.challenger.get(HOLDOUT),
     }
-    known: list[PricedModel] = []
+    known: list[Point] = []
     for name, card in cards.items():
         price = case.costs.request.get(name)
         score = card.scores[metric].value if card and metric in card.scores else None
         if card is None or price is None or price.value is None or score is None:
             continue
-        known.append(PricedModel(name, 1000 * price.value, score))
+        low, high = share_interval(card, metric) or (None, None)
+        known.append(Point(name, 1000 * price.value, score, low, high))
     paid, taken = case.costs.request.get(PRODUCTION), production_costs.taken_score(case)
     if taken is not None and paid and paid.value is not None:
-        known.append(PricedModel(ASSUMED_RIGHT, 1000 * paid.value, taken))
-    return sorted(known, key=lambda model: (model.price, model.name))
+        known.append(Point(ASSUMED_RIGHT, 1000 * paid.value, taken, None, None))
+    return known
 
 
-def html(case: Case, shown: Sequence[Figure]) -> str:
-    """Return the report's page."""
+def html(case: Case, drawn_figures: Sequence[Figure], pictures: Mapping[str, Path]) -> str:
+    """Return the report's page with the charts that exist, by their names in ``PICTURES``."""
     lost, won = differing(case)
     return templates.render(
         "gate/report/page.html.j2",
@@ -122,8 +152,8 @@ def html(case: Case, shown: Sequence[Figure]) -> str:
         reasons=(*case.judgement.reasons, *words.term_sentences(case.judgement)),
         change=words.change_sentence(case),
         baselines=baseline_comparison.hold(case),
-        scores=[figure for figure in shown if figure.kind != "guard"],
-        guards=[figure for figure in shown if figure.kind == "guard"],
+        scores=[figure for figure in drawn_figures if figure.effect.kind != "guard"],
+        guards=[figure for figure in drawn_figures if figure.effect.kind == "guard"],
         charges=production_costs.cost_rows(case.costs),
         kept=production_costs.sentence(case),
         retained=production_costs.all_quality_scores(case),
@@ -131,8 +161,7 @@ def html(case: Case, shown: Sequence[Figure]) -> str:
         lost=lost[:EXAMPLES],
         won=won[:EXAMPLES],
         conditions=_conditions(case),
-        priced=priced(case),
-        metric=case.judgement.metric.replace("_", " "),
+        pictures=pictures,
         **words.FORMATS,
     )
 
@@ -153,53 +182,3 @@ def _conditions(case: Case) -> dict[str, str]:
         for name, value in sorted(stated.items())
         if name not in ("task", "holdout_version")
     }
-
-
-SHOWN_CHARACTERS = 600  # longer requests and answers are cut, so that five of them stay readable
-
-SHOWN = 5  # the most requests on which the two differ
-
-
-def brief(case: Case, shown: Sequence[Figure]) -> str:
-    """Return the brief as Markdown."""
-    lost, won = differing(case)
-    return templates.render(
-        "gate/brief.md.j2",
-        case=case,
-        sentence=words.verdict_sentence(case),
-        reasons=(*case.judgement.reasons, *words.term_sentences(case.judgement)),
-        baselines=baseline_comparison.hold(case),
-        figures=shown,
-        change=words.change_sentence(case),
-        kept=production_costs.sentence(case),
-        break_even=production_costs.break_even(case.costs.bill),
-        charges=production_costs.cost_rows(case.costs),
-        **words.FORMATS,
-        lost=len(lost),
-        won=len(won),
-        differing=[
-            (
-                difference in won,
-                difference.challenger.example_id,
-                _brief_answers(case.subject.opponent_name, difference),
-            )
-            for difference in take_turns(lost, won, SHOWN)
-        ],
-    )
-
-
-def _brief_answers(opponent: str, difference: Difference) -> str:
-    texts = {
-        "asked": difference.challenger.request,
-        "right": difference.challenger.reference,
-        opponent: difference.opponent.output,
-        "challenger": difference.challenger.output,
-    }
-    return "\n".join(line for label, text in texts.items() for line in _wrapped(label, text))
-
-
-def _wrapped(label: str, text: str) -> list[str]:
-    line = templates.visible(" ".join(text.split()))
-    if len(line) > SHOWN_CHARACTERS:
-        line = line[:SHOWN_CHARACTERS] + " ..."
-    return [f"{label}:", *textwrap.wrap(line, 56, initial_indent="  ", subsequent_indent="  ")]

@@ -121,7 +121,7 @@ def test_abstention_is_compared_with_the_anchor_too() -> None:
 def test_report_and_form_show_the_guard_since_the_base_by_its_own_name() -> None:
     judgement = judged(2)
     shown = side_by_side.figures(champion(2), champion(1), judgement)
-    names = [figure.name for figure in shown if figure.task == "arc_easy"]
+    names = [figure.effect.name for figure in shown if figure.task == "arc_easy"]
     assert names == ["arc_easy: acc", "arc_easy: acc since the base"]
     assert shown[2].finding == "no worse than the 5 points allowed since the base (100.0%)"
     assert shown[2].opponent is None, "it is the base's score, and not the champion's"

@@ -98,9 +98,15 @@ def test_the_manifest_has_the_digest_of_everything_that_is_shown(written: list[E
     assert evidence_folder.read(result.folder) == result
     assert {one.name for one in result.folder.iterdir()} == {
         "brief.md",
+        "cost.png",
+        "break_even.png",
+        "differences.png",
+        "history.png",
         "manifest.json",
         "report.html",
         "samples.parquet",
+        "scores.png",
+        "slices.png",
         "verdict.json",
     }
 
@@ -110,6 +116,8 @@ def test_the_turns_before_are_told_in_their_order(home: Settings) -> None:
     first, second = evidence_reports.earlier_turns(home, "support", "correct_name")
     assert (first.day, second.day) == ("01-02", "01-03")
     assert first.challenger == pytest.approx(100 / 112)
+    assert first.low is not None
+    assert first.low < 100 / 112
 
 
 def test_help_teaches_with_an_example(flywheel: Type) -> None:

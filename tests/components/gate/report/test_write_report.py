@@ -10,14 +10,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.costs import Prices
+from components.gate import evidence_folder
 from components.gate.policy import Guard, Policy
 from components.gate.report import baseline_comparison, production_costs, write_report
 from components.gate.report import write_report as report
+from components.gate.report.score_charts import Past
 from components.gate.report.side_by_side import figures
 from components.gate.report.words import Case
 from components.scorecard import CONSTANT, FEW_SHOT, HOLDOUT, NEAREST, PRODUCTION
 from tests.support import gate_cases
 from tests.support.cards import card, guard_card, in_clusters, pair, rescored, under
+
+THIS = Past("01-02", "v1-abc", "pass", 0.9, 0.8, 0.95, 0.5)
 
 
 class Read(HTMLParser):
@@ -43,7 +47,8 @@ class Read(HTMLParser):
 
 
 def page(case: Case) -> Read:
-    return Read(report.html(case, figures(case.challenger, case.opponent, case.judgement)))
+    """Render the report without its charts."""
+    return Read(report.html(case, figures(case.challenger, case.opponent, case.judgement), {}))
 
 
 def test_the_verdict_is_one_sentence() -> None:
@@ -238,17 +243,16 @@ def test_few_shot_is_compared_on_the_same_requests_despite_different_prompts() -
     assert "constant was not measured; evaluate it again." in comparison.others
 
 
-def test_without_prices_the_missing_keys_are_named() -> None:
-    words = page(gate_cases.clear(prices=Prices())).words
-    assert "set cost.production.input and cost.production.output" in words
-    assert "set cost.hardware_per_hour" in words
-    assert "for 1,000 requests" not in words
-
-
-def test_earlier_turns_are_listed_with_their_scores() -> None:
-    assert "01-01 v1-abc fail 30.0% 40.0%" in page(gate_cases.clear()).words
-    first = replace(gate_cases.clear(), turns=[])
-    assert "Earlier turns" not in page(first).words
+def test_without_prices_no_cost_chart_is_drawn_and_the_missing_keys_are_named(
+    tmp_path: Path,
+) -> None:
+    case = replace(gate_cases.clear(prices=Prices()), turns=[])
+    report.write(case, tmp_path, this=THIS)
+    report_page = Read((tmp_path / evidence_folder.REPORT).read_text())
+    assert "set cost.production.input and cost.production.output" in report_page.words
+    assert "set cost.hardware_per_hour" in report_page.words
+    assert not (tmp_path / report.PICTURES["cost"]).exists()
+    assert not (tmp_path / report.PICTURES["history"]).exists(), "of a first turn"
 
 
 def test_a_challenger_that_is_dearer_at_any_utilization_is_reported() -> None:
@@ -266,21 +270,22 @@ def test_the_assumed_utilization_is_listed_with_the_price_of_a_request() -> None
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a report."""
+    """The folder of a report with all charts."""
     folder = tmp_path_factory.mktemp("report")
-    report.write(gate_cases.clear(), folder)
+    report.write(gate_cases.clear(), folder, this=THIS)
     return folder
 
 
 def test_the_page_is_self_contained(written: Path) -> None:
-    text = Read((written / report.REPORT).read_text())
+    text = Read((written / evidence_folder.REPORT).read_text())
     assert text.tags["script"] == text.tags["link"] == text.tags["iframe"] == 0
     addresses = [value for _, name, value in text.attributes if name in ("src", "href", "action")]
-    assert not addresses
+    assert len(addresses) == len(report.PICTURES)
+    assert all(value.startswith("data:image/png;base64,") for value in addresses)
     (policy,) = (value for _, _, value in text.attributes if value.startswith("default-src"))
     assert "default-src 'none'" in policy
     assert "script-src" not in policy
-    assert not re.search(r"url\(|@import|\bon\w+=", (written / report.REPORT).read_text())
+    assert not re.search(r"url\(|@import|\bon\w+=", (written / evidence_folder.REPORT).read_text())
 
 
 @pytest.mark.parametrize(
@@ -347,8 +352,8 @@ def test_the_conditions_and_the_digest_are_named() -> None:
 
 def test_every_request_has_a_row_with_both_answers(tmp_path: Path) -> None:
     case = gate_cases.clear()
-    write_report.write_answers(tmp_path / report.SAMPLES, case.challenger, case.opponent)
-    rows = pq.read_table(tmp_path / report.SAMPLES).to_pylist()
+    write_report.write_answers(tmp_path / evidence_folder.SAMPLES, case.challenger, case.opponent)
+    rows = pq.read_table(tmp_path / evidence_folder.SAMPLES).to_pylist()
     assert len(rows) == len(case.challenger[HOLDOUT].samples)
     (lost,) = (row for row in rows if row["example_id"] == "e40")
     assert (lost["challenger"], lost["opponent"]) == ("wrong", "right")
@@ -357,14 +362,14 @@ def test_every_request_has_a_row_with_both_answers(tmp_path: Path) -> None:
 
 
 def test_equal_cases_make_equal_files(written: Path, tmp_path: Path) -> None:
-    report.write(gate_cases.clear(), tmp_path)
-    names = {report.REPORT, report.SAMPLES}
+    report.write(gate_cases.clear(), tmp_path, this=THIS)
+    names = {evidence_folder.REPORT, evidence_folder.SAMPLES, *report.PICTURES.values()}
     assert {path.name for path in written.iterdir()} == names
     for name in names:
         assert (tmp_path / name).read_bytes() == (written / name).read_bytes()
 
 
-def test_production_is_listed_only_with_its_price() -> None:
+def test_production_is_drawn_only_with_its_price() -> None:
     case = gate_cases.clear()
     assert {point.name for point in report.priced(case)} == {"challenger", "base", PRODUCTION}
     unscored = gate_cases.build(*pair(40, 2, 20, 10))
