@@ -230,7 +230,7 @@ def test_form_and_report_say_what_changed_since_when_and_what_is_not_known(
     judged("c1")
     judgement = judged("c2", policy=edited(floor=0.1))
     case = replace(gate_cases.clear(), judgement=judgement)
-    html = report.html(case, [])
+    html = report.html(case, [], {})
     assert judgement.terms is not None
     sentence = (
         f"the policy was changed after it was sealed on {judgement.terms.sealed_at} (decision 1), "

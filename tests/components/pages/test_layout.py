@@ -16,7 +16,7 @@ def report() -> str:
     ours, theirs = (gate_cases.saying(scorecard, LONG) for scorecard in pair(8, 2, 60, 0))
     subject = replace(gate_cases.SUBJECT, workload=LONG)
     case = gate_cases.build(ours, theirs, subject=subject, note=LONG)
-    return write_report.html(case, figures(case.challenger, case.opponent, case.judgement))
+    return write_report.html(case, figures(case.challenger, case.opponent, case.judgement), {})
 
 
 @pytest.mark.slow
