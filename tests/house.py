@@ -49,7 +49,7 @@ def measured() -> list[Bound]:
     pages = [path for path in _files("*.md") if path != ROOT / "README.md"]
     variables = sum(name.startswith("FLYWHEEL_") for name in settings.VARIABLES)
     return [
-        Bound("source lines, core", None, 62_000, 84_300, _lines(core)),
+        Bound("source lines, core", None, 62_000, 84_450, _lines(core)),
         Bound("source lines, extensions", None, 20_000, 20_000, _lines(outside)),
         Bound("modules", 558, 370, 546, len(core) + len(outside)),
         Bound("test lines", 101_532, 65_000, 103_000, _lines(tests)),
