@@ -247,10 +247,10 @@ def write_state(settings: Settings, state: StackState) -> None:
 
 
 def read_state(settings: Settings) -> StackState | None:
-    """Read the state; ``None`` without one.
+    """Read the state; ``None`` without one, or if nothing runs that wrote it in another form.
 
     Raises:
-        SettingsError: The file is damaged, or a newer release wrote it.
+        SettingsError: A stack runs that another release started.
     """
     path = state_path(settings)
     try:
@@ -258,10 +258,11 @@ def read_state(settings: Settings) -> StackState | None:
     except FileNotFoundError:
         return None
     except ValidationError as error:
+        if not is_locked(settings):  # it was killed, or its machine was switched off
+            return None
         raise SettingsError(
-            f"reading {path}: expected the state of a stack of this release, found "
-            f"{error.errors()[0]['msg']}; stop that stack with the release that started it, or "
-            "delete the file if no stack runs"
+            f"reading {path}: this release can't, and a stack runs in this home; stop it with "
+            "`flywheel down` of the release that started it"
         ) from error
 
 

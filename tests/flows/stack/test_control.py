@@ -3,6 +3,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -155,14 +156,23 @@ def test_a_stopped_server_is_not_waited_for(settings: Settings) -> None:
             silent.accept()
 
 
-@pytest.mark.parametrize("text", ["{", '{"phase": "draining"}'])
-def test_a_state_that_cannot_be_read_is_named_without_a_traceback(
+def holding(settings: Settings) -> "subprocess.Popen[bytes]":
+    lock = str(processes.lock_path(settings))
+    hold = f"import fcntl; file = open({lock!r}, 'w'); fcntl.flock(file, fcntl.LOCK_EX);"
+    return spawn([sys.executable, "-c", hold + SLEEP[2]])
+
+
+@pytest.mark.parametrize("text", ["{", '{"phase": "up", "supervisor": {"pid": 1, "created": 0.5}}'])
+def test_the_state_of_another_release_counts_while_its_stack_runs(
     settings: Settings, text: str
 ) -> None:
     settings.home.mkdir()
     processes.state_path(settings).write_text(text)
-    with pytest.raises(SettingsError, match=r"stack\.json: expected the state of a stack of this"):
-        control.stack_status(settings)
+    with holding(settings) as supervisor:
+        with pytest.raises(SettingsError, match=r"stack\.json: .* of the release that started it"):
+            control.stack_status(settings)
+        supervisor.kill()
+    assert control.stack_status(settings).phase == "down"  # the machine was switched off
     processes.state_path(settings).unlink()
 
 
@@ -207,9 +217,7 @@ def test_a_stack_that_another_host_runs_is_left_alone(settings: Settings) -> Non
     other = ProcessIdentity(os.getpid(), 0, "another")
     state = replace(a_state(settings, other, other), host="desk-2")
     processes.write_state(settings, state)
-    lock = str(processes.lock_path(settings))
-    hold = f"import fcntl; file = open({lock!r}, 'w'); fcntl.flock(file, fcntl.LOCK_EX);"
-    with spawn([sys.executable, "-c", hold + SLEEP[2]]) as supervisor:
+    with holding(settings) as supervisor:
         for act in (control.down, partial(control.up, on_progress=lambda _: None)):
             with pytest.raises(control.StackError, match=r"runs on desk-2"):
                 act(settings)
