@@ -25,7 +25,7 @@ from components.register import registry, taint, tracking
 from components.schema import Json, Progress
 from components.store import output_folders
 from components.store.manifest import AdapterManifest, SnapshotManifest
-from components.train import checkpoints, recipe, training_curve
+from components.train import checkpoints, recipe
 from components.train.checkpoints import StopCondition, TrainingProgress
 from flows import adapters, approvals, candidate_search, settings, turn_workloads
 from flows.candidate_search import TrainingPart
@@ -62,6 +62,8 @@ class TrainingCurve:
 
     def show(self) -> None:
         """Redraw the curve from the metrics so far; no-op if there are none."""
+        from components.train import training_curve  # noqa: PLC0415 - loads matplotlib
+
         self._drawn = time.monotonic()
         history = read_curve(self._folder)
         if not history:

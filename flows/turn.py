@@ -52,6 +52,7 @@ from flows import (
     release_home,
     settings,
     train,
+    turn_evidence,
     turn_workloads,
     validation,
 )
@@ -412,10 +413,10 @@ def assemble_evidence(
         digest,
         ours,
         theirs,
-        evidence_reports.compute_costs(
+        turn_evidence.compute_costs(
             home, workload, snapshot.path, adapter, cards, subject.opponent_name
         ),
-        others=evidence_reports.other_scorecards(cards, base=champion is not None),
+        others=turn_evidence.other_scorecards(cards, base=champion is not None),
         counts=snapshot.counts,
         learned=snapshot_figures.learned_sentences(made_from.learned),
         references=[
@@ -425,11 +426,11 @@ def assemble_evidence(
                 judgement.target,
             ),
         ],
-        turns=evidence_reports.earlier_turns(home, workload.workload, judgement.metric),
+        turns=turn_evidence.earlier_turns(home, workload.workload, judgement.metric),
         note=workload.note,
     )
     with output_folders.while_kept(sources, root / digest):
-        return evidence_reports.write_evidence(
+        return turn_evidence.write_evidence(
             case, root / digest, workload.gate, reference, now=datetime.now(UTC)
         )
 

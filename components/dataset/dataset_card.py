@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
-from components.dataset.snapshot_figures import SIDES, Figures, SideCount
+from components.dataset.snapshot_figures import CARD, SIDES, Figures, SideCount
 from components.pages import charts, templates
 from components.pages.charts import GRID, INK, NEW, OTHER, PAPER, THERE
 from components.schema import ALWAYS, ClientShares, Json
@@ -153,7 +153,6 @@ def _short(name: str) -> str:
     return clean if len(clean) <= 36 else clean[:34] + " ..."
 
 
-NAME = "README.md"
 REPLAY = "replay"  # the source of rows of other sets, which no log has
 SPLITS = {"train": "train", "validation": "validation", "holdout": "test"}
 """Hugging Face's name of each side."""
@@ -206,7 +205,7 @@ def write(
         lineage=lineage,
         curated_with=json.dumps(config, indent=2, sort_keys=True),
     )
-    (snapshot.path / NAME).write_text(text, encoding="utf-8")
+    (snapshot.path / CARD).write_text(text, encoding="utf-8")
 
 
 def _span(days: tuple[str, str]) -> str:

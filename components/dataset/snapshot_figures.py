@@ -19,6 +19,8 @@ from components.store import warehouse
 from components.store.manifest import SnapshotManifest
 from components.store.warehouse import Connection, Location
 
+CARD = "README.md"  # as Hugging Face names the card of a folder of data
+
 SIDES = ("train", "validation", "holdout")
 
 MAX_DAYS = 60  # longer ranges are shown by month

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Policy
-from flows import evidence_reports
+from flows import turn_evidence
 from flows.cli import turn_watch
 from flows.cli.main import app
 from flows.settings import Settings, load
@@ -46,9 +46,7 @@ def turned(home: Settings, days: int, *, floor: float = 0.5) -> Evidence:
     folder = home.evidence / "support" / digest
     now = NOW + timedelta(days=days)
     turn = TurnReference("t1", "w1")
-    return evidence_reports.write_evidence(
-        replace(case, digest=digest), folder, policy, turn, now=now
-    )
+    return turn_evidence.write_evidence(replace(case, digest=digest), folder, policy, turn, now=now)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +111,7 @@ def test_the_manifest_has_the_digest_of_everything_that_is_shown(written: list[E
 
 @pytest.mark.usefixtures("turns")
 def test_the_turns_before_are_told_in_their_order(home: Settings) -> None:
-    first, second = evidence_reports.earlier_turns(home, "support", "correct_name")
+    first, second = turn_evidence.earlier_turns(home, "support", "correct_name")
     assert (first.day, second.day) == ("01-02", "01-03")
     assert first.challenger == pytest.approx(100 / 112)
     assert first.low is not None

@@ -14,7 +14,7 @@ from components.dataset import snapshot_figures
 from components.schema import Answer
 from components.scorecard import BASE, CHALLENGER, HOLDOUT
 from components.store import manifest
-from flows import evidence_reports
+from flows import turn_evidence
 from flows.settings import Settings
 from flows.workload_file import Workload
 from tests.support import gate_cases, tiny
@@ -49,7 +49,7 @@ def test_costs_are_those_of_the_measured_speed_the_training_and_the_logs(
     home, snapshot, adapter, cards = measured
     tiny.tokenizer().save_pretrained(base := tmp_path / "base")
     workload = Workload.model_construct(workload="support", base=base, cost=gate_cases.PRICES)
-    figures = evidence_reports.compute_costs(home, workload, snapshot, adapter, cards, "base")
+    figures = turn_evidence.compute_costs(home, workload, snapshot, adapter, cards, "base")
     assert figures.bill.challenger.value == pytest.approx(0.5 * 0.36 / 3600)
     asked, answered = len("Is it raining?") + 2 * snapshot_figures.MESSAGE_TOKENS, len("Yes")
     assert figures.bill.production.value == pytest.approx((asked * 2.5 + answered * 10) / 1e6)
@@ -64,7 +64,7 @@ def test_without_prices_every_figure_names_the_missing_one(
 ) -> None:
     home, snapshot, adapter, cards = measured
     workload = Workload.model_construct(workload="support", base=tmp_path, cost=Prices())
-    figures = evidence_reports.compute_costs(home, workload, snapshot, adapter, cards, "base")
+    figures = turn_evidence.compute_costs(home, workload, snapshot, adapter, cards, "base")
     assert {cost.value for cost in figures.request.values()} == {None}
     assert "cost.hardware_per_hour" in figures.request["base"].how
 
@@ -73,5 +73,5 @@ def test_the_base_is_shown_too_unless_it_is_the_opponent(
     measured: tuple[Settings, Path, Path, dict[str, dict[str, Path]]],
 ) -> None:
     *_, cards = measured
-    assert [*evidence_reports.other_scorecards(cards, base=True)] == [BASE]
-    assert evidence_reports.other_scorecards(cards, base=False) == {}
+    assert [*turn_evidence.other_scorecards(cards, base=True)] == [BASE]
+    assert turn_evidence.other_scorecards(cards, base=False) == {}
