@@ -21,7 +21,7 @@ from flows import settings
 from flows.workload_file import Workload
 
 ROOT = Path(__file__).parents[1]
-FLOWS = ("canary", "export.py", "machines", "prune", "search.py")  # of extensions
+FLOWS = ("canary", "export.py", "prune", "search.py")  # of extensions
 EXTENSIONS = (ROOT / "components" / "extensions", *(ROOT / "flows" / name for name in FLOWS))
 SHARING = re.compile(r"object_store|(?<![b/])lake(?![sd2\".])", re.IGNORECASE)
 """But for digests by BLAKE2, the page on lakes, and what prompts talk about."""
@@ -49,7 +49,7 @@ def measured() -> list[Bound]:
     pages = [path for path in _files("*.md") if path != ROOT / "README.md"]
     variables = sum(name.startswith("FLYWHEEL_") for name in settings.VARIABLES)
     return [
-        Bound("source lines, core", None, 62_000, 84_450, _lines(core)),
+        Bound("source lines, core", None, 62_000, 85_050, _lines(core)),
         Bound("source lines, extensions", None, 20_000, 20_000, _lines(outside)),
         Bound("modules", 558, 370, 546, len(core) + len(outside)),
         Bound("test lines", 101_532, 65_000, 103_000, _lines(tests)),
@@ -58,14 +58,14 @@ def measured() -> list[Bound]:
             "modules loaded by flows.workload_file",
             149,
             40,
-            53,
+            44,
             _closure("flows.workload_file"),
         ),
         Bound(
             "modules loaded by flows.promote",
             334,
             130,
-            144,
+            122,
             _closure("flows.promote"),
         ),
         Bound("settings in files", 267, 130, 278, _settings()),
