@@ -56,7 +56,7 @@ COMPONENTS = Path(__file__).parents[1]
 
 
 def render(template: str, **values: object) -> str:
-    """Render a ``.md.j2`` or ``.html.j2`` file, named by its path in ``components/``."""
+    """Render a ``.md.j2`` or ``.html.j2`` file, named by its path in or beside ``components/``."""
     finalize = escaped if template.endswith(".md.j2") else _visible_value
     functions = {"share": share, "table": table}
     return _environment(finalize).get_template(template, globals=functions).render(values)
@@ -75,7 +75,7 @@ def share(count: int, total: int) -> str:
 @cache
 def _environment(finalize: Callable[[object], object]) -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(COMPONENTS),
+        loader=FileSystemLoader([COMPONENTS, COMPONENTS.parent]),
         autoescape=True,  # escapes HTML in all that `finalize` did not mark as safe
         undefined=StrictUndefined,
         trim_blocks=True,

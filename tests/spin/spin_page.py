@@ -205,7 +205,7 @@ def as_html(
 ) -> str:
     """Return a self-contained HTML page."""
     return templates.render(
-        "pages/spin.html.j2",
+        "tests/spin/spin.html.j2",
         head=HEAD,
         rows=table(rows, currency),
         promises=promises,
