@@ -76,11 +76,24 @@ def test_a_scorecard_has_the_largest_possible_cluster(tmp_path: Path, tiny_base:
     ("cap", "test"),
     [
         pytest.param(
-            None, "bets on clusters of up to 7 requests", id="all", marks=pytest.mark.slow
+            None,
+            "bets on clusters of up to 7 requests, each counting as at most 1",
+            id="all",
+            marks=pytest.mark.slow,
         ),
-        pytest.param(2, "bets on clusters of up to 2 requests", id="two", marks=pytest.mark.slow),
+        pytest.param(
+            2,
+            "bets on clusters of up to 2 requests, each counting as at most 1",
+            id="two",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(1, "exact McNemar", id="one"),
-        pytest.param(9, "bets on clusters of up to 7 requests", id="more", marks=pytest.mark.slow),
+        pytest.param(
+            9,
+            "bets on clusters of up to 7 requests, each counting as at most 1",
+            id="more",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_gate_assumes_no_cluster_larger_than_the_cap(
