@@ -94,7 +94,9 @@ def read_curve(folder: Path) -> list[Progress]:
 def write_curve_page(title: str, history: Iterable[Progress], path: Path) -> str:
     """Write the page: the picture, and the newest figure of each name."""
     newest = {name: (line, value) for line in history for name, value in line.figures.items()}
-    return templates.render("train/curve.md.j2", title=title, newest=newest, picture=path)
+    return templates.render(
+        "components/train/curve.md.j2", title=title, newest=newest, picture=path
+    )
 
 
 @dataclass(frozen=True, slots=True)

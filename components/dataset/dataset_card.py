@@ -180,7 +180,7 @@ def write(
     examples = sum(snapshot.sides.values())
     counts = snapshot.counts.items()
     text = templates.render(
-        "dataset/card.md.j2",
+        "components/dataset/card.md.j2",
         workload=workload_id,
         snapshot=snapshot,
         size=next((name for most, name in SIZES if examples < most), "n>1M"),

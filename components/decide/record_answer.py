@@ -53,7 +53,7 @@ def write(
     command that signs an answer, where answers are signed.
     """
     return templates.render(
-        "decide/page.md.j2",
+        "components/decide/page.md.j2",
         answered=answered,
         approved=approved,
         earlier=earlier[-SHOWN:],

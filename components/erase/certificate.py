@@ -142,7 +142,7 @@ def page(certificate: Certificate) -> str:
     if certificate.untraceable:
         tainted += [(UNTRACEABLE, [*certificate.untraceable])]
     return templates.render(
-        "erase/certificate.md.j2",
+        "components/erase/certificate.md.j2",
         made=certificate,
         tainted=tainted,
         not_covered="; ".join(NOT_COVERED),

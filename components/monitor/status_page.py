@@ -61,7 +61,9 @@ def canary_markdown(canary: CanaryStatus) -> str:
 
 def _markdown(title: str, shown: Sequence[Section], status: WorkloadStatus | None = None) -> str:
     waiting = status.waiting if status else ()
-    return templates.render("monitor/page.md.j2", title=title, sections=shown, waiting=waiting)
+    return templates.render(
+        "components/monitor/page.md.j2", title=title, sections=shown, waiting=waiting
+    )
 
 
 def sections(status: WorkloadStatus) -> list[Section]:

@@ -52,11 +52,11 @@ def escaped(value: object) -> object:
     return words(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-COMPONENTS = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def render(template: str, **values: object) -> str:
-    """Render a ``.md.j2`` or ``.html.j2`` file, named by its path in or beside ``components/``."""
+    """Render a ``.md.j2`` or ``.html.j2`` file, named by its path from the project's root."""
     finalize = escaped if template.endswith(".md.j2") else _visible_value
     functions = {"share": share, "table": table}
     return _environment(finalize).get_template(template, globals=functions).render(values)
@@ -75,7 +75,7 @@ def share(count: int, total: int) -> str:
 @cache
 def _environment(finalize: Callable[[object], object]) -> Environment:
     environment = Environment(
-        loader=FileSystemLoader([COMPONENTS, COMPONENTS.parent]),
+        loader=FileSystemLoader(ROOT),
         autoescape=True,  # escapes HTML in all that `finalize` did not mark as safe
         undefined=StrictUndefined,
         trim_blocks=True,

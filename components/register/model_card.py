@@ -93,7 +93,7 @@ def write_card(
     """
     baselines = _baselines(scores) if scores else {}
     return templates.render(
-        "register/card.md.j2",
+        "components/register/card.md.j2",
         adapter=adapter,
         config=config,
         kind=kind,

@@ -340,7 +340,7 @@ def _rank(place: TrialPlacement, plan: SearchPlan) -> tuple[int, int, float, flo
 def search_page(workload: str, plan: SearchPlan, result: SearchResult) -> str:
     """Return a Markdown table of the candidates, and how much of the budget was spent."""
     return templates.render(
-        "extensions/search/page.md.j2",
+        "components/extensions/search/page.md.j2",
         workload=workload,
         plan=plan,
         result=result,

@@ -19,7 +19,7 @@ def write(case: Case, figures: Sequence[Figure], picture: Path) -> str:
     """Return the brief as Markdown, with the PNG of the figures' differences in it."""
     lost, won = differing(case)
     return templates.render(
-        "gate/brief.md.j2",
+        "components/gate/brief.md.j2",
         case=case,
         sentence=words.verdict_sentence(case),
         reasons=(*case.judgement.reasons, *words.term_sentences(case.judgement)),

@@ -145,7 +145,7 @@ def html(case: Case, drawn_figures: Sequence[Figure], pictures: Mapping[str, Pat
     """Return the report's page with the charts that exist, by their names in ``PICTURES``."""
     lost, won = differing(case)
     return templates.render(
-        "gate/report/page.html.j2",
+        "components/gate/report/page.html.j2",
         case=case,
         opponent=case.subject.opponent_name,
         sentence=words.verdict_sentence(case),

@@ -8,11 +8,11 @@ from jinja2 import UndefinedError
 from components.extensions.search import run
 from components.pages import templates
 
-TEMPLATES = sorted(templates.COMPONENTS.rglob("*.j2"))
+TEMPLATES = sorted((templates.ROOT / "components").rglob("*.j2"))
 
 
 def test_a_wheel_has_the_templates() -> None:
-    project = tomllib.loads((templates.COMPONENTS.parent / "pyproject.toml").read_text())
+    project = tomllib.loads((templates.ROOT / "pyproject.toml").read_text())
     patterns = project["tool"]["setuptools"]["package-data"]["*"]
     assert all(any(path.match(pattern) for pattern in patterns) for path in TEMPLATES)
     assert len(TEMPLATES) > 5
@@ -21,5 +21,8 @@ def test_a_wheel_has_the_templates() -> None:
 def test_a_missing_template_value_is_an_error() -> None:
     with pytest.raises(UndefinedError, match="'workload' is undefined"):
         templates.render(
-            "extensions/search/page.md.j2", found=None, plan=None, reason=run.placement_reason
+            "components/extensions/search/page.md.j2",
+            found=None,
+            plan=None,
+            reason=run.placement_reason,
         )
