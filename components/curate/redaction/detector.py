@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import cast
 
@@ -23,8 +23,8 @@ from components.curate.redaction.placeholders import PlaceholderLedger, TooMuchE
 from components.curate.redaction.presidio import Analyzer
 from components.curate.settings import Allowed
 
-PLACEHOLDER_GATE, NAME_GATE, SECRET_GATE, FIELD_GATE = range(4)
-"""The indices of the first gates; the patterns' gates follow."""
+FIRST_GATES = PLACEHOLDER_GATE, NAME_GATE, SECRET_GATE, FIELD_GATE = range(4)
+"""The indices of the first gates, in the order of ``Hits``; the patterns' gates follow."""
 
 AUTOMATON_BYTES = 16 << 20  # RE2's memory limit for the states of each automaton, twice its default
 
@@ -64,15 +64,11 @@ class Prefilter:
     """Finds, by their gates in RE2 automatons, the patterns that may match a text."""
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
-        gates = [
-            r"<[A-Z_]+_[0-9]",
-            name_patterns.GATE,
-            secret_values.GATE,
-            field_patterns.GATE,
-        ]
-        self._patterns: list[tuple[Pattern, range]] = []
+        gates = [r"<[A-Z_]+_[0-9]", name_patterns.GATE, secret_values.GATE, field_patterns.GATE]
+        self._patterns: list[tuple[Pattern, frozenset[int]]] = []
         for pattern in patterns:
-            self._patterns.append((pattern, range(len(gates), len(gates) + len(pattern.gates))))
+            own = frozenset(range(len(gates), len(gates) + len(pattern.gates)))
+            self._patterns.append((pattern, own))
             gates += pattern.gates
         together: dict[str, list[int]] = {
             "words": [PLACEHOLDER_GATE, NAME_GATE, FIELD_GATE],
@@ -94,14 +90,11 @@ class Prefilter:
         encoded = text.encode("utf-8", "replace")
         matches = {n: gates for n in some if (gates := self._automatons[n].matching(encoded))}
         matching = {gate for gates in matches.values() for gate in gates}
-        hits = Hits(
-            PLACEHOLDER_GATE in matching,
-            NAME_GATE in matching,
-            SECRET_GATE in matching,
-            FIELD_GATE in matching,
-            tuple(pattern for pattern, gates in self._patterns if matching.issuperset(gates)),
-        )
-        return NOTHING if hits == NOTHING else replace(hits, automatons=(*matches,))
+        placeholders, names, secrets, fields = firsts = [gate in matching for gate in FIRST_GATES]
+        found = tuple(pattern for pattern, gates in self._patterns if gates <= matching)
+        if not found and not any(firsts):
+            return NOTHING
+        return Hits(placeholders, names, secrets, fields, found, (*matches,))
 
 
 class _Automaton:
@@ -152,6 +145,7 @@ class ConversationScan:
     secrets: Sequence[str] = ()
     analyzed: set[tuple[Kind, str]] = field(default_factory=set[tuple[Kind, str]])
     _parts: frozenset[str] = frozenset()
+    _hits: dict[str, Hits] = field(default_factory=dict[str, Hits])
 
     def redact(self, new: Sequence[Leaf], joined: str, clean: Sequence[Leaf] = ()) -> list[str]:
         """Return the texts of the leaves with marks in place of values.
@@ -243,8 +237,12 @@ class ConversationScan:
         return name_patterns.named_in_answer(before, text)
 
     def _hits_of(self, leaf: Leaf, text: str) -> Hits:
-        # A rewritten text is no part of all texts together.
-        return self.gates.of(text, self.hits if text is leaf.text else None)
+        # Kept, as a text is read for names, and again for the other values.
+        if (hits := self._hits.get(text)) is None:
+            # A rewritten text is no part of all texts together.
+            hits = self.gates.of(text, self.hits if text is leaf.text else None)
+            self._hits[text] = hits
+        return hits
 
     def _names_of_fields(self, text: str) -> list[str]:
         spans = (

@@ -10,7 +10,8 @@ from components.curate.redaction.patterns import Kind
 _FIELDS = json_texts.FIELDS.keys() | name_patterns.PEOPLE
 _BEGINNINGS = "|".join(sorted({field[:3] for field in _FIELDS}))
 _FIELD = rf"(?P<field>(?i:{_BEGINNINGS})[A-Za-z0-9 _-]{{0,28}})"
-_QUOTED = rf"(?P<quote>\\?[\"']){_FIELD}(?P=quote)\s{{0,4}}:\s{{0,4}}"
+# Each quote spelled out: `re` then looks only at places that begin with one.
+_QUOTED = rf"(?P<quote>\"|'|\\\"|\\'){_FIELD}(?P=quote)\s{{0,4}}:\s{{0,4}}"
 _LINE = re.compile(
     rf"(?m)^[ \t>*-]{{0,6}}{_FIELD}\*{{0,2}}:\*{{0,2}}[ \t](?P<value>[^<>\n]{{1,60}}?)[ \t]*$"
 )

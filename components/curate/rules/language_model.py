@@ -38,7 +38,7 @@ class LanguageModel:
     """
 
     words: Mapping[bytes, int]
-    rows: NDArray[np.int32]
+    rows: NDArray[np.uint16]
     vectors: Floats
     outputs: Floats
     root: Node
@@ -56,7 +56,7 @@ class LanguageModel:
             names.append(file.read(end - file.tell()))
             counts.append(_numbers(file, "<xqb")[0])
         index = np.frombuffer(file.read(8 * pruned), np.int32).reshape(-1, 2)
-        rows = np.zeros(buckets, np.int32)
+        rows = np.zeros(buckets, np.uint16)  # small: texts read it at random places
         rows[index[:, 0]] = index[:, 1] + words + 1
         vectors = _quantized(file, dim)
         file.read(1)
@@ -90,11 +90,11 @@ class LanguageModel:
             probability *= factor + 1e-5
         return (node, probability) if isinstance(node, str) and probability >= at_least else None
 
-    def _ngrams(self, text: bytes) -> list[NDArray[np.int32]]:
+    def _ngrams(self, text: bytes) -> list[NDArray[np.uint16]]:
         characters = np.frombuffer(text, np.uint8).astype(np.uint32)
         is_word = characters != ord(" ")
         hashes, are_words = (characters ^ OFFSET) * PRIME, is_word
-        rows: list[NDArray[np.int32]] = []
+        rows: list[NDArray[np.uint16]] = []
         for n in range(1, LENGTHS[-1]):
             hashes = (hashes[:-1] ^ characters[n:]) * PRIME
             are_words = are_words[:-1] & is_word[n:]

@@ -1,6 +1,5 @@
 """Rules on content types, form, length and invalid calls."""
 
-from collections.abc import Mapping
 from functools import lru_cache
 
 from jsonschema_rs import Validator
@@ -90,9 +89,8 @@ def breaks_schema(candidate: Candidate) -> str | None:
     work = len(candidate.tools_text) * len(candidate.answer_json)
     if work > MAX_WORK:
         raise SchemaWorkError(f"{work:,} steps, at most {MAX_WORK:,} allowed")
-    validators = _validators(candidate.tools_text)
     for call in candidate.answer.calls:
-        validator = validators.get(call.name)
+        validator = _validator(candidate.tools_text, call.name)
         problem = validator and tool_schema.problem(validator, call.arguments)
         if problem is not None:
             return f"{call.name}{problem}"
@@ -100,7 +98,8 @@ def breaks_schema(candidate: Candidate) -> str | None:
 
 
 @lru_cache(maxsize=512)
-def _validators(tools_text: str) -> Mapping[str, Validator]:
-    """Compile a request's tool schemas; cached, as an application repeats them."""
-    tools, _ = interaction.read_tools(tools_text)
-    return tool_schema.validators(tools)
+def _validator(tools_text: str, name: str) -> Validator | None:
+    """Compile the schema of a tool that a request offers; cached, as an application repeats it."""
+    tools, names = interaction.read_tools(tools_text)
+    called = (tool for tool, offered in zip(tools, names, strict=True) if offered == name)
+    return tool_schema.validators(called).get(name)
