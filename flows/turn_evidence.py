@@ -11,7 +11,7 @@ from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Policy
 from components.gate.report import baseline_comparison, brief, production_costs
 from components.gate.report import write_report as report
-from components.gate.report.score_charts import Past
+from components.gate.report.report_charts import Past
 from components.gate.report.words import Case, Costs
 from components.scorecard import (
     BASE,

@@ -7,7 +7,7 @@ from components.costs import Prices, Speed, TokenPrice, Usage, Work, answering, 
 from components.gate import judge
 from components.gate.evidence_folder import EvidenceSubject
 from components.gate.policy import Policy
-from components.gate.report.score_charts import Past
+from components.gate.report.report_charts import Past
 from components.gate.report.words import Case, Costs
 from components.scorecard import HOLDOUT, PRODUCTION, Sample, Scorecard
 from tests.support.cards import card, pair

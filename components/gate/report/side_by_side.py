@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from components.gate import comparison, significance
 from components.gate.comparability import Measured, incomparable
 from components.gate.judgement import Comparison, Judgement
-from components.gate.report.score_charts import Effect
+from components.gate.report.report_charts import Effect
 from components.gate.report.words import Case
 from components.scorecard import HOLDOUT, Difference, Scorecard
 

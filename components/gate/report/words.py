@@ -8,7 +8,7 @@ from components.costs import Amount, Bill, Speed, Usage
 from components.gate.comparability import Measured
 from components.gate.evidence_folder import EvidenceSubject
 from components.gate.judgement import Comparison, Judgement, Slice, Terms
-from components.gate.report.score_charts import Past
+from components.gate.report.report_charts import Past
 from components.pages.charts import size
 from components.scorecard import Scorecard
 

@@ -6,21 +6,20 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from matplotlib.figure import Figure as Chart
 
 from components.gate.comparability import Measured
 from components.gate.evidence_folder import REPORT, SAMPLES
 from components.gate.report import (
     baseline_comparison,
-    cost_charts,
     production_costs,
-    score_charts,
+    report_charts,
     words,
 )
-from components.gate.report.cost_charts import Point
-from components.gate.report.score_charts import Past
+from components.gate.report.report_charts import Past, Point
 from components.gate.report.side_by_side import Figure, differing, figures
 from components.gate.report.words import Case
-from components.pages import templates
+from components.pages import charts, templates
 from components.scorecard import HOLDOUT, PRODUCTION, Sample, Scorecard, share_interval
 from components.store import manifest
 
@@ -87,35 +86,34 @@ EXAMPLES = 10  # the most lost, and the most won, requests that are shown
 
 def write(case: Case, folder: Path, *, this: Past) -> list[Figure]:
     """Write charts, rows and the report; return the shown figures. ``this`` is this turn."""
-    drawn_figures = figures(case.challenger, case.opponent, case.judgement)
-    _draw(case, drawn_figures, folder, this)
-    pictures = {name: folder / file for name, file in PICTURES.items()}
-    drawn = {name: path for name, path in pictures.items() if path.is_file()}
+    shown = figures(case.challenger, case.opponent, case.judgement)
+    drawn: dict[str, Path] = {}
+    for name, chart in _draw(case, shown, this).items():
+        drawn[name] = folder / PICTURES[name]
+        charts.save(chart, drawn[name])
     write_answers(folder / SAMPLES, case.challenger, case.opponent)
-    manifest.write_atomically(folder / REPORT, html(case, drawn_figures, drawn))
-    return drawn_figures
+    manifest.write_atomically(folder / REPORT, html(case, shown, drawn))
+    return shown
 
 
-def _draw(case: Case, drawn_figures: Sequence[Figure], folder: Path, this: Past) -> None:
+def _draw(case: Case, drawn_figures: Sequence[Figure], this: Past) -> dict[str, Chart]:
     metric, opponent = case.judgement.metric, case.subject.opponent_name
+    currency = case.costs.bill.currency
     cards = {opponent: case.opponent.get(HOLDOUT), "challenger": case.challenger.get(HOLDOUT)}
     measured = {name: card for name, card in cards.items() if card is not None}
+    effects = [figure.effect for figure in drawn_figures]
+    drawn = {"differences": report_charts.draw_differences(effects)}
     if measured:
-        score_charts.draw_scores(measured, folder / PICTURES["scores"])
-    score_charts.draw_differences(
-        [figure.effect for figure in drawn_figures], folder / PICTURES["differences"]
-    )
+        drawn["scores"] = report_charts.draw_scores(measured)
     if case.turns:
-        score_charts.draw_history([*case.turns, this], folder / PICTURES["history"], metric=metric)
-    if case.judgement.slices:
-        path = folder / PICTURES["slices"]
-        score_charts.draw_slices(case.judgement.slices, path, opponent=opponent)
+        drawn["history"] = report_charts.draw_history([*case.turns, this], metric=metric)
+    if slices := case.judgement.slices:
+        drawn["slices"] = report_charts.draw_slices(slices, opponent=opponent)
     if shown := priced(case):
-        currency = case.costs.bill.currency
-        cost_charts.draw_pareto(shown, folder / PICTURES["cost"], metric=metric, currency=currency)
+        drawn["cost"] = report_charts.draw_pareto(shown, metric=metric, currency=currency)
     if (even := case.costs.bill.break_even) is not None:
-        path = folder / PICTURES["break_even"]
-        cost_charts.draw_break_even(even, path, currency=case.costs.bill.currency)
+        drawn["break_even"] = report_charts.draw_break_even(even, currency=currency)
+    return drawn
 
 
 def priced(case: Case) -> list[Point]:

@@ -14,7 +14,7 @@ from components.gate import evidence_folder
 from components.gate.policy import Guard, Policy
 from components.gate.report import baseline_comparison, production_costs, write_report
 from components.gate.report import write_report as report
-from components.gate.report.score_charts import Past
+from components.gate.report.report_charts import Past
 from components.gate.report.side_by_side import figures
 from components.gate.report.words import Case
 from components.scorecard import CONSTANT, FEW_SHOT, HOLDOUT, NEAREST, PRODUCTION

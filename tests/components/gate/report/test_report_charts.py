@@ -3,13 +3,15 @@
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from components.costs import BreakEven
 from components.gate.judgement import Slice
-from components.gate.report import cost_charts, score_charts
-from components.gate.report.cost_charts import Point, front
-from components.gate.report.score_charts import Effect, Past
+from components.gate.report import report_charts
+from components.gate.report.report_charts import Effect, Past, Point, front
+from components.pages import charts
+from tests.support.cards import card
 
 EFFECTS = (
     Effect("correct name", "target", 112, 0.3, 0.2, 0.4, 0.0),
@@ -27,28 +29,30 @@ TURNS = (
 
 
 def test_every_chart_is_1050_pixels_wide_and_deterministic(tmp_path: Path) -> None:
-    def draw(folder: Path) -> list[Path]:
-        folder.mkdir()
-        paths = [
-            folder / f"{name}.png" for name in ("forest", "slices", "pareto", "history", "even")
-        ]
-        score_charts.draw_differences(EFFECTS, paths[0])
-        score_charts.draw_slices(SLICES, paths[1], opponent="champion (version 3)")
-        cost_charts.draw_pareto([point("a", 1, 0.5)], paths[2], metric="correct", currency="USD")
-        score_charts.draw_history(TURNS, paths[3], metric="correct")
-        cost_charts.draw_break_even(BreakEven(0.0015, 0.00005, 0.5, 5000), paths[4], currency="USD")
-        return paths
+    for name, chart in drawn().items():
+        paths = [tmp_path / f"{name}-{time}.png" for time in ("first", "second")]
+        charts.save(chart, paths[0])
+        charts.save(drawn()[name], paths[1])
+        assert imread(paths[0]).shape[1] == 1050
+        assert paths[0].read_bytes() == paths[1].read_bytes()
 
-    first, second = draw(tmp_path / "one"), draw(tmp_path / "two")
-    for path, other in zip(first, second, strict=True):
-        assert imread(path).shape[1] == 1050
-        assert path.read_bytes() == other.read_bytes()
+
+def drawn() -> dict[str, Figure]:
+    costs, cards = BreakEven(0.0015, 0.00005, 0.5, 5000), [card([0.0, 1.0]), card([1.0, 1.0], [])]
+    return {
+        "differences": report_charts.draw_differences(EFFECTS),
+        "slices": report_charts.draw_slices(SLICES, opponent="champion (version 3)"),
+        "cost": report_charts.draw_pareto([point("a", 1, 0.5)], metric="correct", currency="USD"),
+        "history": report_charts.draw_history(TURNS, metric="correct"),
+        "break_even": report_charts.draw_break_even(costs, currency="USD"),
+        "scores": report_charts.draw_scores(dict(zip(("base", "challenger"), cards, strict=True))),
+    }
 
 
 def test_more_rows_make_a_taller_chart(tmp_path: Path) -> None:
     heights: list[int] = []
     for count in (1, 3):
-        score_charts.draw_differences(EFFECTS[:count], tmp_path / "forest.png")
+        charts.save(report_charts.draw_differences(EFFECTS[:count]), tmp_path / "forest.png")
         heights.append(imread(tmp_path / "forest.png").shape[0])
     assert heights[1] > heights[0] + 100
 
@@ -62,7 +66,7 @@ def test_more_rows_make_a_taller_chart(tmp_path: Path) -> None:
     ],
 )
 def test_a_break_even_anywhere_can_be_drawn(costs: BreakEven, tmp_path: Path) -> None:
-    cost_charts.draw_break_even(costs, tmp_path / "even.png", currency="USD")
+    charts.save(report_charts.draw_break_even(costs, currency="USD"), tmp_path / "even.png")
     assert imread(tmp_path / "even.png").shape[1] == 1050
 
 

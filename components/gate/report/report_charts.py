@@ -1,14 +1,17 @@
-"""Charts of scores: by model, differences with intervals, slices, history of turns."""
+"""Charts of a case: scores, differences, slices, history of turns, costs, the break-even."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Literal, TypeAlias
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
+from components.costs import BreakEven
 from components.gate.judgement import Slice
 from components.pages import charts
 from components.scorecard import Scorecard, share_interval
@@ -45,8 +48,8 @@ class Effect:
         return charts.size(self.n, self.clusters)
 
 
-def draw_differences(effects: Sequence[Effect], path: Path) -> None:
-    """Write a PNG with a row for each effect, in their order."""
+def draw_differences(effects: Sequence[Effect]) -> Figure:
+    """Draw a row for each effect, in their order."""
     figure, axes = charts.sheet(1.3 + 0.42 * len(effects), right=0.87)
     charts.rows(axes, [f"{charts.shortened(shown.name)}\n{shown.size}" for shown in effects])
     axes.set_xlim(*_limits(effects))
@@ -59,7 +62,7 @@ def draw_differences(effects: Sequence[Effect], path: Path) -> None:
             axes.plot([], [], "o-", color=colour, lw=2.5, ms=6, label=meaning)
     axes.plot([], [], "|", color=charts.INK, ms=12, mew=1.5, label="must lie right of this")
     figure.legend(loc="upper center", ncols=2, frameon=False, labelcolor=charts.INK, fontsize=9)
-    charts.save(figure, path)
+    return figure
 
 
 def _row(axes: Axes, row: int, effect: Effect) -> None:
@@ -92,8 +95,8 @@ def _limits(effects: Sequence[Effect]) -> tuple[float, float]:
 MAX_SLICES = 14  # more slices than this would be too small to read; the largest are shown
 
 
-def draw_slices(slices: Sequence[Slice], path: Path, *, opponent: str) -> None:
-    """Write a PNG with a row for each of the largest slices, in their order."""
+def draw_slices(slices: Sequence[Slice], *, opponent: str) -> Figure:
+    """Draw a row for each of the largest slices, in their order."""
     named = {f"{part.name}: {part.value}": part for part in slices}
     largest = sorted(named, key=lambda name: (-named[name].n, name))[:MAX_SLICES]
     shown = {name: part for name, part in named.items() if name in largest}
@@ -118,14 +121,14 @@ def draw_slices(slices: Sequence[Slice], path: Path, *, opponent: str) -> None:
     axes.plot([], [], "s", color=charts.THERE, ms=8, label=f"only the {opponent}")
     axes.plot([], [], "s", color=charts.NEW, ms=8, label="only the challenger")
     figure.legend(loc="upper center", ncols=2, frameon=False, labelcolor=charts.INK, fontsize=9)
-    charts.save(figure, path)
+    return figure
 
 
 MODEL_COLOURS = (charts.THERE, charts.NEW, charts.OTHER, charts.FURTHER)
 
 
-def draw_scores(scorecards: Mapping[str, Scorecard], path: Path) -> None:
-    """Write a PNG of all scores, a row for each metric (``charts`` has the size).
+def draw_scores(scorecards: Mapping[str, Scorecard]) -> Figure:
+    """Draw all scores, a row for each metric (``charts`` has the size).
 
     ``scorecards`` are those of at most four models by name, of one task, the opponent's first.
     """
@@ -141,7 +144,7 @@ def draw_scores(scorecards: Mapping[str, Scorecard], path: Path) -> None:
     _score_frame(axes, next(iter(scorecards.values())))
     figure.legend(loc="upper right", ncols=len(scorecards), frameon=False, labelcolor=charts.INK)
     charts.fit(figure, top=0.92)
-    charts.save(figure, path)
+    return figure
 
 
 def _dots(axes: Axes, card: Scorecard, shift: float, *, label: str, colour: str) -> None:
@@ -193,8 +196,8 @@ class Past:
     opponent: float | None
 
 
-def draw_history(turns: Sequence[Past], path: Path, *, metric: str) -> None:
-    """Write a PNG with a column for each of the last turns, the oldest first.
+def draw_history(turns: Sequence[Past], *, metric: str) -> Figure:
+    """Draw a column for each of the last turns, the oldest first.
 
     Lines join the turns of one holdout version; scores of different versions are not comparable.
     """
@@ -204,7 +207,7 @@ def draw_history(turns: Sequence[Past], path: Path, *, metric: str) -> None:
         _column(axes, column, turn)
     _join(axes, shown)
     _history_frame(figure, axes, shown, metric)
-    charts.save(figure, path)
+    return figure
 
 
 def _column(axes: Axes, column: int, turn: Past) -> None:
@@ -248,3 +251,182 @@ def _history_frame(figure: Figure, axes: Axes, shown: Sequence[Past], metric: st
     axes.plot([], [], "o", color=charts.NEW, mfc=charts.PAPER, mew=2, ms=8, label="that did not")
     axes.plot([], [], "D", color=charts.THERE, ms=6, label="opponent")
     figure.legend(loc="upper center", ncols=3, frameon=False, labelcolor=charts.INK, fontsize=9)
+
+
+POINT_COLOURS = {"challenger": charts.NEW, "production": charts.OTHER}
+"""By the first word of the name; other models are grey."""
+
+FAR = 20  # prices that differ by this factor are drawn on a logarithmic axis
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One model: the price of a thousand requests, and its score with its interval, if any."""
+
+    name: str
+    price: float
+    score: float
+    low: float | None
+    high: float | None
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """Return the Pareto front of price and score, the cheapest first.
+
+    Source: Miettinen (1999, "Nonlinear Multiobjective Optimization", definition 2.2.1).
+    """
+    best, on_front = float("-inf"), list[Point]()
+    for point in sorted(points, key=lambda point: (point.price, -point.score, point.name)):
+        if point.score > best:
+            on_front.append(point)
+            best = point.score
+    return on_front
+
+
+def draw_pareto(points: Sequence[Point], *, metric: str, currency: str) -> Figure:
+    """Draw a dot for each model, at least one; those of the Pareto front are joined."""
+    figure, axes = charts.sheet(4.2, left=0.12)
+    _pareto_scale(axes, points)
+    _draw_front(axes, front(points))
+    for point in sorted(points, key=lambda point: point.name == "challenger"):
+        colour = _colour(point)
+        if point.low is not None and point.high is not None:
+            axes.plot([point.price] * 2, [100 * point.low, 100 * point.high], color=colour, lw=2.5)
+        axes.plot(point.price, 100 * point.score, "o", color=colour, ms=9)
+    _name(axes, points)
+    axes.set_xlabel(f"{currency} for 1,000 requests", color=charts.INK, size=9)
+    axes.set_ylabel(f"{metric.replace('_', ' ')}, %", color=charts.INK, size=9)
+    axes.grid(color=charts.GRID, lw=0.8)
+    figure.legend(loc="upper right", frameon=False, labelcolor=charts.INK, fontsize=9)
+    return figure
+
+
+def _pareto_scale(axes: Axes, points: Sequence[Point]) -> None:
+    prices = [point.price for point in points]
+    if min(prices) > 0 and max(prices) / min(prices) >= FAR:
+        axes.set_xscale("log")
+        axes.set_xlim(min(prices) / 2, max(prices) * 4)
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    else:
+        axes.set_xlim(0, 1.35 * max(prices) or 1)
+    axes.set_ylim(-4, 108)
+    axes.set_yticks(range(0, 101, 20))
+
+
+def _is_right(axes: Axes, point: tuple[float, float], limit: float) -> bool:
+    across, _ = axes.transAxes.inverted().transform(axes.transData.transform(point))
+    return bool(across > limit)
+
+
+def _colour(point: Point) -> str:
+    return POINT_COLOURS.get(point.name.partition(",")[0], charts.THERE)
+
+
+def _draw_front(axes: Axes, kept: Sequence[Point]) -> None:
+    right = axes.get_xlim()[1]
+    axes.plot(
+        [*(point.price for point in kept), right],
+        [*(100 * point.score for point in kept), 100 * kept[-1].score],
+        color=charts.GRID,
+        lw=5,
+        drawstyle="steps-post",
+        label="the best for each price",
+    )
+
+
+def _name(axes: Axes, points: Sequence[Point]) -> None:
+    """Label the dots, best first, each below the one before so that labels don't overlap."""
+    below = math.inf
+    for point in sorted(points, key=lambda point: (-point.score, point.name)):
+        below = min(100 * point.score, below - 6)
+        right = _is_right(axes, (point.price, 0), 0.5)
+        axes.annotate(
+            f"{charts.shortened(point.name)}: {point.score:.0%} for {point.price:.3g}",
+            (point.price, below),
+            (-9 if right else 9, 0),
+            textcoords="offset points",
+            ha="right" if right else "left",
+            color=_colour(point),
+            size=9,
+            va="center",
+            bbox={"facecolor": charts.PAPER, "edgecolor": "none", "pad": 1},
+        )
+
+
+LEAST = 0.005  # the lowest utilization drawn, unless a mark lies lower
+
+FACTORS = (0.1, 0.25, 0.5, 2.0)  # other prices of production drawn, as multiples of the assumed one
+
+
+def draw_break_even(costs: BreakEven, *, currency: str) -> Figure:
+    """Draw how the challenger's price falls with the utilization, while production's does not."""
+    figure, axes = charts.sheet(4.4, left=0.12, right=0.92)
+    least = min(LEAST, costs.utilization / 2, costs.least_utilization / 2)
+    shares = np.geomspace(least, 1, 200)
+    ours, theirs = 1000 * costs.full / shares, 1000 * costs.production
+    bottom = min(ours[-1], theirs * FACTORS[0]) / 2
+    top = max(ours[0], theirs * FACTORS[-1]) * 2
+    _break_even_scale(axes, 100 * least, (bottom, top))
+    axes.fill_between(
+        100 * shares, ours, top, color=charts.GRID, alpha=0.5, label="the challenger is cheaper"
+    )
+    axes.plot(100 * shares, ours, color=charts.NEW, lw=2.5, label="challenger")
+    _draw_production(axes, theirs)
+    assumed, price = 100 * costs.utilization, 1000 * costs.full / costs.utilization
+    axes.axvline(assumed, color=charts.THERE, lw=1, ls=":")
+    _mark(axes, assumed, price, f"{price:.3g} at {assumed:.3g}%", charts.NEW)
+    if costs.least_utilization <= 1:
+        equal = 100 * costs.least_utilization
+        _mark(axes, equal, theirs, f"equal at {equal:.3g}%", charts.INK)
+    axes.set_xlabel(
+        f"utilization, % of the machine's paid time (assumed: {assumed:g})",
+        color=charts.INK,
+        size=9,
+    )
+    axes.set_ylabel(f"{currency} for 1,000 requests", color=charts.INK, size=9)
+    figure.legend(loc="upper right", ncols=3, frameon=False, labelcolor=charts.INK, fontsize=9)
+    return figure
+
+
+def _break_even_scale(axes: Axes, left: float, heights: tuple[float, float]) -> None:
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(left, 100)
+    axes.set_ylim(*heights)
+    axes.minorticks_off()
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.grid(color=charts.GRID, lw=0.8)
+
+
+def _draw_production(axes: Axes, price: float) -> None:
+    axes.axhline(price, color=charts.OTHER, lw=2.5, label="production, x its assumed prices")
+    for factor in (1.0, *FACTORS):
+        if factor != 1:
+            axes.axhline(price * factor, color=charts.OTHER, lw=0.8, ls="--")
+        axes.annotate(
+            f"x {factor:g}",
+            (100, price * factor),
+            (4, 0),
+            textcoords="offset points",
+            color=charts.OTHER,
+            size=9,
+            va="center",
+            annotation_clip=False,
+        )
+
+
+def _mark(axes: Axes, share: float, price: float, text: str, colour: str) -> None:
+    is_right = _is_right(axes, (share, price), 0.6)
+    axes.plot(share, price, "o", color=colour, ms=8)
+    axes.annotate(
+        text,
+        (share, price),
+        (-9, -9) if is_right else (9, 9),
+        textcoords="offset points",
+        ha="right" if is_right else "left",
+        va="center",
+        color=colour,
+        size=9,
+        bbox={"facecolor": charts.PAPER, "edgecolor": "none", "pad": 1},
+    )
