@@ -1,5 +1,6 @@
 """Simulated canaries: traffic and risks change by the hour, shares rise, feedback comes late."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -105,13 +106,13 @@ def log_evidence(
     counts: tuple[Floats, Floats, Floats], against: Callable[[ShareCounts], float]
 ) -> Floats:
     """Return the log evidence of each row of counts of both arms, whose columns are the shares."""
-    canary, champion, shares = (array.tolist() for array in counts)
-    return np.array(
-        [
-            against(dict(zip(shares, map(ArmCounts, *row), strict=True)))
-            for row in zip(canary, champion, strict=True)
-        ]
-    )
+    canary, champion, shares = counts
+    rows, place = np.unique(np.stack([canary, champion], axis=1), axis=0, return_inverse=True)
+    levels = shares.tolist()
+    evidence = [
+        against(dict(zip(levels, map(ArmCounts, *row), strict=True))) for row in rows.tolist()
+    ]
+    return np.array(evidence)[place.ravel()]
 
 
 def rolled_back(
@@ -132,6 +133,14 @@ def held(events: BadEventsInOrder, level: float, margin: float) -> NDArray[np.bo
     return events.first(evidence >= -np.log(level))[0] > 0
 
 
+@functools.cache
+def reached(share: float, n: int, level: float) -> NDArray[np.int64]:
+    """Return how many of n bad events are the canary's where the evidence stops it."""
+    counts = ({share: ArmCounts(k, n - k)} for k in range(n + 1))
+    evidence = np.array([count_evidence.log_evidence_above(each, 1.0) for each in counts])
+    return np.flatnonzero(evidence >= -np.log(level))
+
+
 def exact_stops(share: float, ratio: float, level: float, most: int) -> Floats:
     """Return the chance of a rollback after 1, 2, ... bad events, exactly, for a constant share."""
     q = share * ratio / (share * ratio + 1 - share)
@@ -139,9 +148,7 @@ def exact_stops(share: float, ratio: float, level: float, most: int) -> Floats:
     chance[0] = 1.0
     for n in range(1, most + 1):
         chance = chance * (1 - q) + np.concatenate([[0.0], chance[:-1]]) * q
-        counts = ({share: ArmCounts(k, n - k)} for k in range(n + 1))
-        evidence = np.array([count_evidence.log_evidence_above(each, 1.0) for each in counts])
-        reached = np.flatnonzero(evidence >= -np.log(level))
-        stopped[n - 1] = chance[reached].sum()
-        chance[reached] = 0.0
+        stops = reached(share, n, level)
+        stopped[n - 1] = chance[stops].sum()
+        chance[stops] = 0.0
     return stopped.cumsum()
