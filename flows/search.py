@@ -409,8 +409,8 @@ def training_part(path: Path, order: TrialOrder) -> TrainingPart:
 
 def local_base(workload: Workload, named: Path) -> Path:
     """Return where this machine has a base of the workload that the turn's machine names."""
-    bases = [workload.base, *(tried.base for tried in workload.candidates())]
-    return {turn_workloads.original_base(path): path for path in bases}.get(named, named)
+    bases = {turn_workloads.original_base(path): path for path in workload.bases()}
+    return bases.get(named, named)
 
 
 def fetch_outcomes(search: Path) -> None:

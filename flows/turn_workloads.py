@@ -113,8 +113,7 @@ def share(home: Settings, folder: Path, workload: Workload) -> None:
     """Let other machines read a turn's workload and its bases, if the home has a store."""
     if home.store is None:
         return
-    paths = dict.fromkeys([workload.base, *(tried.base for tried in workload.candidates())])
-    keys = {str(path): shared_bases.push(home.store, path) for path in paths}
+    keys = {str(path): shared_bases.push(home.store, path) for path in workload.bases()}
     manifest.write_atomically(folder / BASES, json.dumps(keys))
     home.publish(folder / BASES)
     home.publish(folder / NAME)  # last: with it the turn is under way on every machine

@@ -110,7 +110,7 @@ def adapter_names(adapters: Sequence[Path]) -> list[str]:
 
 def base_of_adapters(workload: Workload, adapters: Sequence[Path]) -> Path:
     """Find the base that adapters were trained on: the workload's, or one that its search tries."""
-    bases = dict.fromkeys([workload.base, *(tried.base for tried in workload.candidates())])
+    bases = workload.bases()
     hashes = {AdapterManifest.read(adapter).base for adapter in adapters}
     if len(hashes) > 1:
         raise LookupError("measuring adapters: they are of several bases, name those of one")

@@ -261,6 +261,11 @@ class Workload(Config):
             return []
         return candidates.expand_candidates(self.base, self.train, self.search)
 
+    def bases(self) -> list[Path]:
+        """List its base and those that its search tries, each once."""
+        tried = self.search.over.get(candidates.BASE_KNOB, []) if self.search else []
+        return [*dict.fromkeys([self.base, *(Path(str(base)) for base in tried)])]
+
     def traffic(self) -> Traffic:
         """All that the sources stand for now, and which of them can't be listed."""
         listed = source_entries.list_traffic

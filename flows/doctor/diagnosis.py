@@ -248,5 +248,5 @@ def check_workload(home: Settings, env: Mapping[str, str], path: Path) -> Iterat
     except (OSError, ImportError) as error:
         unlisted = [error]
     yield from (wrong(path.name, f"sources: {error}", SOURCES) for error in unlisted)
-    bases = {workload.base, *(candidate.base for candidate in workload.candidates())}
-    yield from (checks.check_model(probes.probe_model(base)) for base in sorted(bases))
+    bases = sorted(workload.bases())
+    yield from (checks.check_model(probes.probe_model(base)) for base in bases)
