@@ -49,6 +49,7 @@ _LETTERS = bytes(
 """Byte translation: lower case, 0 for bytes outside of words."""
 
 _DIGITS = np.isin(np.arange(256), [*b"0123456789"])
+_ALPHANUMERIC = np.array([byte < _ASCII and chr(byte).isalnum() for byte in range(256)])
 
 
 class TextColumn(Protocol):
@@ -256,12 +257,10 @@ def _are_symbols(content: Bytes, starts: Positions) -> Marks:
     """Mark the words without a letter or digit of any language."""
     if content.max() < _ASCII:
         return np.zeros(len(starts), np.bool_)
-    firsts = np.flatnonzero((content & 0xC0) != 0x80)  # of each character's bytes
-    characters = np.frombuffer(content.tobytes().decode().encode("utf-32-le"), np.uint32)
-    different, places = np.unique(characters, return_inverse=True)
-    of_words = np.array([chr(character).isalnum() for character in different.tolist()], np.bool_)
-    marks = np.zeros(len(content), np.bool_)
-    marks[firsts] = of_words[places]
+    marks = _ALPHANUMERIC[content]
+    others = content[content >= _ASCII].tobytes().decode()
+    # The first bytes of characters that are not ASCII.
+    marks[content >= 0xC0] = np.fromiter(map(str.isalnum, others), np.bool_, len(others))
     return ~np.maximum.reduceat(marks, starts)
 
 
