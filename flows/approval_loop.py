@@ -19,7 +19,6 @@ from prefect.states import Scheduled
 from pydantic import Field, ValidationError
 
 from components.dataset import freeze_snapshot
-from components.dataset.freeze_snapshot import folder_name
 from components.decide import blame, chain, decision_log, record_answer, statement, validity
 from components.decide.approvers import ApprovalRules, Approver
 from components.decide.blame import Blamed
@@ -94,7 +93,7 @@ def require_policy(evidence: Evidence, workload: Workload) -> None:
 def require_holdout(evidence: Evidence) -> None:
     """Refuse evidence that was measured on another holdout than the newest snapshot has."""
     root, subject = settings.load().snapshots, evidence.subject
-    if not (root / folder_name(subject.workload)).exists():
+    if not (root / output_folders.folder_name(subject.workload)).exists():
         return
     newest = freeze_snapshot.newest_snapshot(root, subject.workload)
     now = SnapshotManifest.read(newest).holdout_version
@@ -328,7 +327,11 @@ def form_header(question: Question, evidence: Evidence, workload: Workload) -> s
 
 def audit_text(home: Settings, evidence: Evidence) -> str:
     """Say what the references' audit found since the brief was written; empty if nothing."""
-    folder = home.snapshots / folder_name(evidence.subject.workload) / evidence.subject.snapshot
+    folder = (
+        home.snapshots
+        / output_folders.folder_name(evidence.subject.workload)
+        / evidence.subject.snapshot
+    )
     if not output_folders.fetch(folder):
         return ""
     audited = evidence_reports.reference_audit(home, evidence.subject.workload, folder)

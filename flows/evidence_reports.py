@@ -8,7 +8,6 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.context import TaskRunContext
 
 from components.dataset import held_references
-from components.dataset.freeze_snapshot import folder_name
 from components.dataset.snapshot_figures import CARD
 from components.decide import decision_log
 from components.gate import evidence_folder
@@ -86,7 +85,7 @@ def evidence_links(evidence: Evidence) -> Mapping[str, str]:
 
 def data_card(evidence: Evidence) -> str:
     """Read the dataset card of the challenger's training data; empty if missing."""
-    folder = settings.load().snapshots / folder_name(evidence.subject.workload)
+    folder = settings.load().snapshots / output_folders.folder_name(evidence.subject.workload)
     path = folder / evidence.subject.snapshot / CARD
     return path.read_text() if path.exists() else ""
 

@@ -14,7 +14,7 @@ from components.curate.curate_workload import CurationTally
 from components.curate.held_rows import Loss, LostExample
 from components.curate.redaction import redactor
 from components.dataset import freeze_snapshot
-from components.dataset.freeze_snapshot import NOT_SAMPLED, folder_name
+from components.dataset.freeze_snapshot import NOT_SAMPLED
 from components.dataset.snapshot_figures import Snapshot
 from components.evaluate import holdout_task, score_conditions
 from components.evaluate.settings import Kind
@@ -183,7 +183,7 @@ def curated_copy(
     workload: Workload, home: Settings, *, now: datetime
 ) -> Generator[tuple[WorkingCopy, CurationTally]]:
     """Judge every interaction in a copy of the workload's rows; nobody else curates meanwhile."""
-    judgements = home.judgements / folder_name(workload.workload)
+    judgements = home.judgements / output_folders.folder_name(workload.workload)
     rules = workload.curate
     with working_copy.reserve(home.tables, home.locks, workload.workload):
         # Before the rows are copied: an erasure waits for the curations whose folders it finds.

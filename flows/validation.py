@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from components.dataset.freeze_snapshot import folder_name
 from components.evaluate import harness
 from components.models.base import content_hash
 from components.scorecard import HOLDOUT, VALIDATION, Scorecard
@@ -157,7 +156,7 @@ def require_unlearned(
     if made_from.snapshot == snapshot.name:
         return
     # In one home a row never changes side; an adapter from elsewhere may have learned any.
-    trained_on = home.snapshots / folder_name(workload) / made_from.snapshot
+    trained_on = home.snapshots / output_folders.folder_name(workload) / made_from.snapshot
     if not output_folders.fetch(trained_on):
         raise LearnedError(
             f"{where}: it was trained on snapshot {made_from.snapshot}, which is not in "

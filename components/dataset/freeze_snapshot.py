@@ -6,7 +6,6 @@ from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
@@ -143,7 +142,7 @@ def freeze(
         measured = manifest.digest(totals.holdout_digest)
         holdout_version = assign_holdout_version(con, workload_id, measured, now=now)
     snapshot = Snapshot(
-        path=folder_root / folder_name(workload_id) / key,
+        path=folder_root / output_folders.folder_name(workload_id) / key,
         key=key,
         holdout_version=holdout_version,
         train_rows=totals.train_rows,
@@ -252,12 +251,6 @@ def _in_order(
             done += len(batch)
 
 
-def folder_name(workload_id: str) -> str:
-    """Return a workload's folder name, escaped: no slash, no leading dot."""
-    name = quote(workload_id, safe="")
-    return "%2E" + name[1:] if name.startswith(".") else name
-
-
 def find_snapshot(root: Path, name: str) -> Path:
     """Find a snapshot by its folder or a key prefix; ``LookupError`` unless it is the only one."""
     if output_folders.fetch(Path(name)):
@@ -275,7 +268,7 @@ def find_snapshot(root: Path, name: str) -> Path:
 
 def newest_snapshot(root: Path, workload_id: str) -> Path:
     """Find the snapshot of a workload that was frozen last; ``LookupError`` if it has none."""
-    snapshots = output_folders.find(root / folder_name(workload_id))
+    snapshots = output_folders.find(root / output_folders.folder_name(workload_id))
     if not snapshots:
         raise LookupError(
             f"workload {workload_id} has no snapshot in {root} yet; `flywheel curate FILE` or a "

@@ -3,26 +3,14 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
 from typing import cast
 
 from components.chat import answer_grammar, dialects, tool_schema
 from components.chat.answer_grammar import UnsupportedSchemaError
 from components.chat.dialects import Dialect
 from components.evaluate.holdout_task import Document, EvaluatedSide
-from components.evaluate.settings import EvaluationSettings
-from components.evaluate.task_metrics import AnswerSpace
 from components.schema import Call, Json
-from components.scorecard import CONSTRAINED, ConstrainedAnswers, Sample
-
-
-def condition(side: AnswerSpace, settings: EvaluationSettings) -> dict[str, Json]:
-    """Return what stands in the conditions of constrained scorecards; empty where none is."""
-    kinds = {"auto": {"tool_calls"}, "all": {"tool_calls", "classification"}}
-    if settings.constrained is False or side.kind not in kinds[settings.constrained]:
-        return {}
-    grammar = f"answer grammar {answer_grammar.VERSION}"
-    return {CONSTRAINED: f"{grammar}, llguidance {version('llguidance')}"}
+from components.scorecard import ConstrainedAnswers, Sample
 
 
 class AnswerConstraint:

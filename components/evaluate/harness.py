@@ -17,7 +17,6 @@ from components import costs, scorecard
 from components.chat.answer_start import end_of_answers
 from components.evaluate import (
     baselines,
-    constraint,
     guard_runs,
     guards,
     holdout_task,
@@ -29,7 +28,7 @@ from components.evaluate.constraint import AnswerConstraint
 from components.evaluate.engines import adapter_checks
 from components.evaluate.engines.protocol import Engine, LoadedAdapter, Stopwatch, TimeMark
 from components.evaluate.guard_runs import PreparedGuard
-from components.evaluate.score_conditions import Measurement, measurements
+from components.evaluate.score_conditions import Measurement, constraint_condition, measurements
 from components.evaluate.settings import EvaluationSettings
 from components.schema import Json, Progress
 from components.scorecard import (
@@ -232,7 +231,7 @@ def _ready_tasks(
             holdout.answers.metrics,
             run,
             window=window,
-            constrain=constrain if constraint.condition(holdout.answers, settings) else None,
+            constrain=constrain if constraint_condition(holdout.answers, settings) else None,
         )
         logged = baselines.read_logged(snapshot, holdout.answers.kind) if name == HOLDOUT else None
         if logged is not None:

@@ -8,10 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
-from components.chat import chat_templates
+from components.chat import answer_grammar, chat_templates
 from components.evaluate import (
     baselines,
-    constraint,
     guards,
     holdout_task,
     task_metrics,
@@ -27,6 +26,7 @@ from components.models.device import Graphics, Half
 from components.schema import Json, Precision
 from components.scorecard import (
     BASELINES,
+    CONSTRAINED,
     FEW_SHOT,
     HOLDOUT,
     PRODUCTION,
@@ -177,7 +177,7 @@ def _side_conditions(
         **({"json": schemas} if answers.kind == "json" else {}),
         **({"thoughts": "left out"} if holdout_task.has_thoughts(snapshot, side) else {}),
         **({"unusual_answers": unusual} if unusual else {}),
-        **constraint.condition(answers, settings),
+        **constraint_condition(answers, settings),
         **(_rescoring_condition(settings) if side == HOLDOUT else {}),
         **holdout_task.cluster_bounds(record, side),
         **_place_conditions(settings),
@@ -235,6 +235,17 @@ def compute_name(gpus: Sequence[Graphics], precision: Precision) -> dict[str, Js
     types = {compute_type(precision, half) for half in sorted(halves)}
     names = sorted({gpu.name for gpu in gpus})
     return {"machine": ", ".join(names), "computed_in": " or ".join(sorted(types))}
+
+
+def constraint_condition(
+    answers: task_metrics.AnswerSpace, settings: EvaluationSettings
+) -> dict[str, Json]:
+    """Return what stands in the conditions of constrained scorecards; empty where none is."""
+    kinds = {"auto": {"tool_calls"}, "all": {"tool_calls", "classification"}}
+    if settings.constrained is False or answers.kind not in kinds[settings.constrained]:
+        return {}
+    grammar = f"answer grammar {answer_grammar.VERSION}"
+    return {CONSTRAINED: f"{grammar}, llguidance {version('llguidance')}"}
 
 
 def _model_measurements(

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from components.store import file_locks
 from components.store.shared_files import shared_place
@@ -36,6 +37,12 @@ def names(root: Path) -> list[str]:
     place = shared_place(root)
     here = {path.name for path in root.glob("[!.]*")}  # a hidden one is being fetched
     return sorted(here.union(place[0].names(place[1])) if place else here)
+
+
+def folder_name(workload_id: str) -> str:
+    """Return a workload's folder name, escaped: no slash, no leading dot."""
+    name = quote(workload_id, safe="")
+    return "%2E" + name[1:] if name.startswith(".") else name
 
 
 def find(root: Path, begins: str = "") -> list[Path]:

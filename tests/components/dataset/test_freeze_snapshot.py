@@ -242,7 +242,7 @@ def test_a_workload_without_held_out_examples_is_rejected_with_a_remedy(
 
 @pytest.mark.parametrize("name", ["../../etc", "..", "a/b", ".hidden"])
 def test_no_workload_name_leaves_the_folder(name: str):
-    folder = Path(freeze_snapshot.folder_name(name))
+    folder = Path(output_folders.folder_name(name))
     assert len(folder.parts) == 1
     assert not folder.name.startswith(".")
 
