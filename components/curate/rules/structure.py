@@ -89,17 +89,27 @@ def breaks_schema(candidate: Candidate) -> str | None:
     work = len(candidate.tools_text) * len(candidate.answer_json)
     if work > MAX_WORK:
         raise SchemaWorkError(f"{work:,} steps, at most {MAX_WORK:,} allowed")
+    validators = _validators(candidate.tools_text)
     for call in candidate.answer.calls:
-        validator = _validator(candidate.tools_text, call.name)
+        validator = validators[call.name]
         problem = validator and tool_schema.problem(validator, call.arguments)
         if problem is not None:
             return f"{call.name}{problem}"
     return None
 
 
-@lru_cache(maxsize=512)
-def _validator(tools_text: str, name: str) -> Validator | None:
-    """Compile the schema of a tool that a request offers; cached, as an application repeats it."""
-    tools, names = interaction.read_tools(tools_text)
-    called = (tool for tool, offered in zip(tools, names, strict=True) if offered == name)
-    return tool_schema.validators(called).get(name)
+class _Validators(dict[str, Validator | None]):
+    """The schemas of the tools that a request offers, each compiled at its first call."""
+
+    def __init__(self, tools_text: str) -> None:
+        super().__init__()
+        self._tools_text = tools_text
+
+    def __missing__(self, name: str) -> Validator | None:
+        tools, names = interaction.read_tools(self._tools_text)
+        called = (tool for tool, offered in zip(tools, names, strict=True) if offered == name)
+        self[name] = tool_schema.validators(called).get(name)
+        return self[name]
+
+
+_validators = lru_cache(maxsize=512)(_Validators)  # an application repeats its tools
