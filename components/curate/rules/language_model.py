@@ -57,6 +57,7 @@ class LanguageModel:
             counts.append(_numbers(file, "<xqb")[0])
         index = np.frombuffer(file.read(8 * pruned), np.int32).reshape(-1, 2)
         rows = np.zeros(buckets, np.uint16)  # small: texts read it at random places
+        assert words + pruned <= np.iinfo(rows.dtype).max
         rows[index[:, 0]] = index[:, 1] + words + 1
         vectors = _quantized(file, dim)
         file.read(1)
