@@ -240,13 +240,6 @@ def test_a_workload_without_held_out_examples_is_rejected_with_a_remedy(
     assert not (tmp_path / "nothing").exists()
 
 
-@pytest.mark.parametrize("name", ["../../etc", "..", "a/b", ".hidden"])
-def test_no_workload_name_leaves_the_folder(name: str):
-    folder = Path(output_folders.folder_name(name))
-    assert len(folder.parts) == 1
-    assert not folder.name.startswith(".")
-
-
 def test_rows_are_in_the_order_of_their_ids(frozen: Snapshot):
     ids = pq.read_table(frozen.path / "train.parquet").column("example_id").to_pylist()
     assert ids == sorted(ids)
