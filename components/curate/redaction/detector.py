@@ -238,11 +238,10 @@ class ConversationScan:
 
     def _hits_of(self, leaf: Leaf, text: str) -> Hits:
         # Kept, as a text is read for names, and again for the other values.
-        if (hits := self._hits.get(text)) is None:
+        if text not in self._hits:
             # A rewritten text is no part of all texts together.
-            hits = self.gates.of(text, self.hits if text is leaf.text else None)
-            self._hits[text] = hits
-        return hits
+            self._hits[text] = self.gates.of(text, self.hits if text is leaf.text else None)
+        return self._hits[text]
 
     def _names_of_fields(self, text: str) -> list[str]:
         spans = (

@@ -1,6 +1,7 @@
 """Rules on content types, form, length and invalid calls."""
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cache, lru_cache
 
 from jsonschema_rs import Validator
 
@@ -89,27 +90,23 @@ def breaks_schema(candidate: Candidate) -> str | None:
     work = len(candidate.tools_text) * len(candidate.answer_json)
     if work > MAX_WORK:
         raise SchemaWorkError(f"{work:,} steps, at most {MAX_WORK:,} allowed")
-    validators = _validators(candidate.tools_text)
+    validator_of = _validators(candidate.tools_text)
     for call in candidate.answer.calls:
-        validator = validators[call.name]
+        validator = validator_of(call.name)
         problem = validator and tool_schema.problem(validator, call.arguments)
         if problem is not None:
             return f"{call.name}{problem}"
     return None
 
 
-class _Validators(dict[str, Validator | None]):
-    """The schemas of the tools that a request offers, each compiled at its first call."""
+@lru_cache(maxsize=512)
+def _validators(tools_text: str) -> Callable[[str], Validator | None]:
+    """Return what compiles a tool's schema, at its first call; an application repeats its tools."""
+    tools = interaction.read_tools(tools_text)
 
-    def __init__(self, tools_text: str) -> None:
-        super().__init__()
-        self._tools_text = tools_text
+    @cache
+    def of_tool(name: str) -> Validator | None:
+        called = (tool for tool, offered in zip(*tools, strict=True) if offered == name)
+        return tool_schema.validators(called).get(name)
 
-    def __missing__(self, name: str) -> Validator | None:
-        tools, names = interaction.read_tools(self._tools_text)
-        called = (tool for tool, offered in zip(tools, names, strict=True) if offered == name)
-        self[name] = tool_schema.validators(called).get(name)
-        return self[name]
-
-
-_validators = lru_cache(maxsize=512)(_Validators)  # an application repeats its tools
+    return of_tool
