@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from components.curate import worker_pool
-from components.curate.worker_pool import WorkerKilledError
+from components.curate.worker_pool import RowTimeoutError, WorkerKilledError
 
 SLOW = """
 import time
@@ -128,3 +128,16 @@ def workers(parent: psutil.Process) -> list[psutil.Process]:
         assert parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE
         time.sleep(0.1)
     return children
+
+
+def test_each_slow_row_is_interrupted_and_what_follows_is_not() -> None:
+    for _ in range(2):
+        with pytest.raises(RowTimeoutError), worker_pool.limited(0.05):
+            compute_for(10)
+        compute_for(0.1)
+
+
+def compute_for(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass

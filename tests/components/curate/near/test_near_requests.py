@@ -177,10 +177,16 @@ def test_requests_equal_but_for_their_templates_are_equal_in_any_language():
     assert first.equal_id == second.equal_id == "00"
 
 
-def test_requests_with_only_a_sign_beside_their_templates_are_compared_whole():
-    asked = [*under(numbered("vorlage", 26), "…"), *under(numbered("muster", 26), "…")]
+@pytest.mark.parametrize(
+    ("rest", "is_compared_whole"), [("…", True), ("→ —", True), ("да", False), ("東", False)]
+)
+def test_requests_with_only_signs_beside_their_templates_are_compared_whole(
+    rest: str, is_compared_whole: bool
+):
+    asked = [*under(numbered("vorlage", 26), rest), *under(numbered("muster", 26), rest)]
     places = place([f"{number:02d}" for number in range(len(asked))], asked)
-    assert places[0].cluster_id != places[len(asked) // 2].cluster_id
+    differ = places[0].cluster_id != places[len(asked) // 2].cluster_id
+    assert differ is is_compared_whole
 
 
 INSTRUCTION = f"You read documents for a lawyer. {QUESTION} is not for you to say, nor is the law."
