@@ -19,7 +19,7 @@ from components.dataset.snapshot_figures import Snapshot
 from components.evaluate import holdout_task, score_conditions
 from components.evaluate.settings import Kind
 from components.evaluate.task_metrics import KIND_METRICS
-from components.gate import power, significance
+from components.gate import significance
 from components.scorecard import HOLDOUT
 from components.store import ledger, output_folders, working_copy
 from components.store.manifest import SnapshotManifest
@@ -75,7 +75,7 @@ def guard_shortages(workload: Workload, frozen: Snapshot) -> list[str]:
     policy = workload.gate
     alpha = significance.allowance(policy.alpha, 1, policy.looks)
     needed = {
-        guard: power.fewest_equal(guard.margin, alpha)
+        guard: significance.fewest_equal(guard.margin, alpha)
         for guard in policy.guarding()
         if guard.margin > 0  # else it has to be better
     }
@@ -145,7 +145,7 @@ def holdout_shortage(workload: Workload, frozen: Snapshot) -> str | None:
             f"nothing with fewer than {policy.min_documents} (gate.min_documents); collect more, "
             "or set a larger holdout_share under curate, which new requests are drawn by"
         )
-    needed = power.fewest(LEAD, significance.allowance(policy.alpha, 1, policy.looks))
+    needed = significance.fewest(LEAD, significance.allowance(policy.alpha, 1, policy.looks))
     if policy.task != HOLDOUT or frozen.largest_cluster == 1 or clusters >= needed:
         return None
     return (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from components.gate import paired_scores, power, significance
+from components.gate import paired_scores, significance
 from components.gate.judgement import Comparison, Outcome, Role, RoundingNoise, Slice
 from components.gate.paired_scores import Floats, PairedScores, TrafficScores
 from components.schema import Json
@@ -206,7 +206,7 @@ def compare(
     be shown at ``alpha``, being worse at ``worst``; ``later`` is the level of the next look,
     for the number of further requests. The bets of ``earlier`` looks may be continued.
     """
-    at = power.rates(compared.deciding)
+    at = significance.rates(compared.deciding)
     test, p_value = _shown(compared.pairs, compared.margin, alpha)
     if compared.margin is None:
         low, high = significance.lead_interval(compared.pairs, alpha)
@@ -220,7 +220,7 @@ def compare(
     if begun is not None:
         outcome = "pass"
     elif outcome == "inconclusive":
-        needed = power.needed(at, compared.pairs.n, later, compared.margin)
+        needed = significance.needed(at, compared.pairs.n, later, compared.margin)
     return Comparison(
         task=compared.task,
         metric=compared.metric,
@@ -243,7 +243,7 @@ def compare(
         begun=begun.number if begun else 0,
         begun_alpha=begun.alpha if begun else 0.0,
         noise=noise,
-        detectable=power.detectable(at, compared.pairs.n, alpha, compared.margin),
+        detectable=significance.detectable(at, compared.pairs.n, alpha, compared.margin),
         needed=needed,
     )
 

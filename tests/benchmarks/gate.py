@@ -21,7 +21,7 @@ import typer
 from numpy.typing import NDArray
 from scipy import stats
 
-from components.gate import paired_scores, power, significance
+from components.gate import paired_scores, significance
 from components.gate.paired_scores import Floats
 from components.gate.policy import Policy
 from components.scorecard import HOLDOUT
@@ -185,7 +185,9 @@ def powerful(kind: str, count: int, slack: float = 0.0) -> Finding:
     """Judge challengers that are better, and compare how many pass with what was foretold."""
     lead = KINDS[kind].lead or 0.0
     drawn = draw(kind, lead, count)
-    stated = power.chance(long_run(kind, lead), round(float(drawn.sizes.sum(0).mean())), FIRST)
+    stated = significance.power(
+        long_run(kind, lead), round(float(drawn.sizes.sum(0).mean())), FIRST
+    )
     return Finding(
         f"passes with a lead of {100 * lead:g} points: {kind}",
         float(ahead(drawn).mean()),
@@ -340,13 +342,13 @@ def draw(kind: str, lead: float, count: int, seed: int = SEED) -> Drawn:
     return drawn.weighted
 
 
-def long_run(kind: str, lead: float) -> power.Rates:
+def long_run(kind: str, lead: float) -> significance.Rates:
     """Return the rates that one large holdout would suggest."""
     one = draw(kind, lead, 20_000 // KINDS[kind].size)
     sums, sizes = one.sums.ravel(), one.sizes.ravel()
     differing = float((sums**2).sum() / sizes.sum())
     spread = float(((sums - sizes * lead) ** 2).sum() / sizes.sum())
-    return power.Rates(
+    return significance.Rates(
         lead,
         differing,
         is_binary=one.is_binary,

@@ -1,11 +1,15 @@
 """The table of costs, and the challenger against production: quality kept and price."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+import numpy as np
+import scipy
+
 from components.costs import Bill, BreakEven, Speed, Usage, money
 from components.gate.report.words import Case, Costs, as_share, percent
-from components.gate.significance import KeptShare, kept_share
 from components.scorecard import (
     CORRECTED_ONLY,
     HOLDOUT,
@@ -123,6 +127,82 @@ TAKEN_UNCORRECTED = (
     "Production's answers are assumed right where nobody corrected them, since there they are "
     "the references; that flatters it."
 )
+
+
+DEGENERATE = 1e-9  # a narrower interval comes from equal differences, and would claim certainty
+
+
+@dataclass(frozen=True, slots=True)
+class KeptShare:
+    """The ratio of two mean scores over the same ``n`` requests, with its interval and method.
+
+    ``unbounded`` is the reason if there is no interval.
+    """
+
+    ratio: float | None
+    low: float | None
+    high: float | None
+    n: int
+    unbounded: str | None = None
+    method: str = "Fieller"
+
+
+def kept_share(
+    scores: Sequence[float],
+    reference: Sequence[float],
+    clusters: Sequence[str] | None = None,
+    level: float = 0.95,
+) -> KeptShare:
+    """Return mean(scores) / mean(reference) with Fieller's interval for paired means.
+
+    It contains all ratios r for which mean(scores) - r mean(reference) is not significantly
+    different from zero (Fieller 1954, "Some problems in interval estimation", J. R. Stat. Soc.
+    B 16, 175-185). Variances are clustered (Liang and Zeger 1986, Biometrika 73, 13-22), with
+    Student's t for (clusters - 1) degrees of freedom; without ``clusters`` all requests are
+    independent.
+
+    If the reference is right on everything, the ratio is a share of right answers: then it is
+    Wilson's interval (1927, J. Am. Stat. Assoc. 22, 209-212), which does not claim certainty if
+    all are right; each cluster counts as one request.
+
+    Raises:
+        ValueError: The two differ in length.
+    """
+    n = len(scores)
+    if len(reference) != n or (clusters is not None and len(clusters) != n):
+        raise ValueError(f"comparing {n} scores with {len(reference)}: expected pairs")
+    ours, theirs = math.fsum(scores) / max(1, n), math.fsum(reference) / max(1, n)
+    if theirs == 0:
+        return KeptShare(None, None, None, n, "the reference was right on nothing")
+    groups = sorted({*clusters}) if clusters is not None else [*range(n)]
+    if len(groups) < 2:
+        return KeptShare(ours / theirs, None, None, n, "all requests belong together")
+    if {*reference} == {1.0} and {*scores} <= {0.0, 1.0}:
+        low, high = _wilson_of_share(ours, len(groups), level)
+        return KeptShare(ours, low, high, n, method="Wilson")
+    place = {group: index for index, group in enumerate(groups)}
+    sums = np.zeros((len(groups), 2))
+    for row, group in enumerate(clusters if clusters is not None else groups):
+        sums[place[group]] += scores[row] - ours, reference[row] - theirs
+    (var_ours, both), (_, var_theirs) = sums.T @ sums / n**2 * len(groups) / (len(groups) - 1)
+    t_squared = float(scipy.stats.t.ppf((1 + level) / 2, len(groups) - 1)) ** 2
+    square = theirs**2 - t_squared * float(var_theirs)
+    if square <= 0:
+        return KeptShare(ours / theirs, None, None, n, "the reference is not surely above zero")
+    half = ours * theirs - t_squared * float(both)
+    spread = math.sqrt(max(0.0, half**2 - square * (ours**2 - t_squared * float(var_ours))))
+    if spread < DEGENERATE:
+        return KeptShare(ours / theirs, None, None, n, "the two differ on no request")
+    low, high = (half - spread) / square, (half + spread) / square
+    return KeptShare(ours / theirs, max(0.0, low), high, n)
+
+
+def _wilson_of_share(share: float, n: int, level: float) -> tuple[float, float]:
+    # Wilson 1927, eq. 4
+    squared = float(scipy.stats.norm.ppf((1 + level) / 2)) ** 2
+    middle, spread = share + squared / (2 * n), squared * share * (1 - share) / n
+    half, scale = math.sqrt(spread + (squared / (2 * n)) ** 2), 1 + squared / n
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from components.gate.significance import kept_share
+from components.gate.report.production_costs import kept_share
 
 
 def test_the_interval_holds_the_true_ratio_in_95_of_100_samples() -> None:
