@@ -11,8 +11,8 @@ from components.models import adapter_folder, device
 from components.register import model_card
 from components.store import manifest, output_folders
 from components.store.manifest import AdapterManifest
+from flows.home_workloads import original_base
 from flows.settings import Settings
-from flows.turn_workloads import original_base
 from flows.workload_file import Workload
 
 

@@ -25,7 +25,7 @@ from components.decide.statement import Statement
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence
 from components.store import warehouse
-from flows import home_workloads, turn_workloads, workload_file
+from flows import home_workloads, workload_file
 from flows.approvals import PendingApproval
 from flows.settings import Settings
 
@@ -124,10 +124,10 @@ def signed_answer(
     no key here, or signing failed.
     """
     evidence = evidence_folder.read(home.evidence / pending.workload / pending.evidence)
-    frozen = turn_workloads.of_evidence(home, evidence)
+    frozen = home_workloads.of_evidence(home, evidence)
     if frozen is None:
         frozen = workload_file.read_workload(home_workloads.require(home, pending.workload))
-    rules = turn_workloads.in_force(home, frozen).approve.rules()
+    rules = home_workloads.in_force(home, frozen).approve.rules()
     if rules.proof != "signature":
         return answer
     with warehouse.connect(home.tables) as con, warehouse.transaction(con):

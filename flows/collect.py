@@ -8,7 +8,7 @@ from prefect.logging import get_run_logger
 from components.collect import retention
 from components.collect.load_file import Loaded
 from components.store import warehouse
-from flows import settings, sources, turn_workloads
+from flows import home_workloads, settings, sources
 from flows.flow_runs import run_name
 from flows.source_entries import Traffic
 from flows.sources import UnreadFilesError
@@ -19,7 +19,7 @@ from flows.workload_file import Workload
 @flow(flow_run_name=run_name)
 def collect(config: str) -> str:
     """Load every file of the workload that was not loaded before; bad lines go to quarantine."""
-    return load_sources(turn_workloads.workload_of_run(config))
+    return load_sources(home_workloads.workload_of_run(config))
 
 
 @prometheus.count_stage("collect")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from prefect import flow, task
 from prefect.logging import get_run_logger
 
-from flows import settings, snapshots, turn_workloads
+from flows import home_workloads, settings, snapshots
 from flows.flow_runs import run_name
 from flows.snapshots import FrozenWorkload
 from flows.stack import prometheus
@@ -18,7 +18,7 @@ def curate(config: str) -> FrozenWorkload:
 
     Nothing is frozen while a rule left out so much that a person is asked.
     """
-    return report(turn_workloads.workload_of_run(config))
+    return report(home_workloads.workload_of_run(config))
 
 
 @prometheus.count_stage("curate")

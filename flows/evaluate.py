@@ -29,7 +29,7 @@ from components.scorecard import (
 from components.scorecard import read as read_scorecard
 from components.store import manifest, output_folders
 from components.store.manifest import ScorecardManifest, SnapshotManifest
-from flows import settings, turn_workloads, validation
+from flows import home_workloads, settings, validation
 from flows.flow_runs import run_name
 from flows.jobs import runner
 from flows.jobs.job_specs import EvaluateSpec
@@ -50,11 +50,11 @@ def evaluate(
 
     Where the scorecards are is returned, and written to the file ``cards``, if one is named.
     """
-    workload, home = turn_workloads.workload_of_run(config), settings.load()
-    frozen = turn_workloads.path_within(home.snapshots, snapshot, "snapshot")
-    trained = turn_workloads.path_within(home.adapters / workload.workload, adapter, "adapter")
+    workload, home = home_workloads.workload_of_run(config), settings.load()
+    frozen = home_workloads.path_within(home.snapshots, snapshot, "snapshot")
+    trained = home_workloads.path_within(home.adapters / workload.workload, adapter, "adapter")
     job = evaluation_job_folder(trained)
-    file = turn_workloads.path_within(job, cards, "file of scorecards") if cards else None
+    file = home_workloads.path_within(job, cards, "file of scorecards") if cards else None
     return score(workload, frozen, trained, file)
 
 

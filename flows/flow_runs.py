@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.deployments import run_deployment
 from prefect.runtime import flow_run
 
-from flows import turn_workloads
+from flows import home_workloads
 
 POLL_SECONDS = 1.0
 
@@ -64,6 +64,6 @@ def run_name() -> str:
     """Name a flow run by its flow and workload file, for lists in the Prefect UI."""
     config = Path(flow_run.parameters.get("config", ""))
     named = config.stem or flow_run.parameters.get("workload", "")
-    if config.name == turn_workloads.NAME:
+    if config.name == home_workloads.RECORD:
         named = config.parent.parent.name  # turns/WORKLOAD/RUN
     return f"{flow_run.flow_name} {named}"

@@ -39,11 +39,11 @@ from components.store.warehouse import Connection
 from flows import (
     approvals,
     gateway_status,
+    home_workloads,
     prefect_api,
     release_home,
     settings,
     trials,
-    turn_workloads,
     workload_file,
 )
 from flows.flow_runs import run_name
@@ -61,7 +61,7 @@ LOST_AFTER = timedelta(minutes=10)
 @flow(flow_run_name=run_name)
 def consider(config: str) -> str:
     """Request a turn if there is a reason; first start those whose event was lost."""
-    workload = turn_workloads.workload_of_run(config)
+    workload = home_workloads.workload_of_run(config)
     now = datetime.now(UTC)
     caught_up = start_lost_turns(config, workload.workload, now)
     start, signs = weigh_signs(workload, config, now)

@@ -25,7 +25,6 @@ from flows import (
     promotion,
     settings,
     trials,
-    turn_workloads,
 )
 from flows.approval_loop import StaleEvidenceError
 from flows.flow_runs import run_name
@@ -111,9 +110,9 @@ def withdraw_if_stale(waiting: Run) -> bool:
     name = approvals.tag_value(waiting, "workload")
     try:
         evidence = read_own_evidence(home, name, digest)
-        frozen = turn_workloads.of_evidence(home, evidence)
+        frozen = home_workloads.of_evidence(home, evidence)
         if frozen is not None:
-            approval_loop.require_fresh(evidence, turn_workloads.in_force(home, frozen))
+            approval_loop.require_fresh(evidence, home_workloads.in_force(home, frozen))
     except (ValueError, LookupError, OSError, StoreError) as error:
         # Whoever answers is told; what can't be read must not stop maintenance.
         get_run_logger().info("evidence %s on %s can't be looked at: %s", digest, name, error)
@@ -170,7 +169,7 @@ def promote_task(workload: Workload, evidence: Evidence, decision: Decision) -> 
 
     def still() -> None:
         approval_loop.require_fresh(evidence, workload)
-        approval_loop.require_decided(evidence, turn_workloads.in_force(settings.load(), workload))
+        approval_loop.require_decided(evidence, home_workloads.in_force(settings.load(), workload))
 
     return promotion.promote_version(workload, evidence, decision, still)
 

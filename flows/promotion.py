@@ -20,7 +20,6 @@ from flows import (
     release_home,
     settings,
     trials,
-    turn_workloads,
     workload_file,
 )
 from flows.approval_loop import StaleEvidenceError
@@ -143,7 +142,7 @@ def promote_version(
         _require_newest(home, evidence, trial)
         if champion is not None and champion.evidence == evidence.digest:
             return PromotedVersion(champion, "is champion")
-        rules = turn_workloads.in_force(home, workload).serve
+        rules = home_workloads.in_force(home, workload).serve
         is_same = trial is not None and not trial.has_ended and trial.evidence == evidence.digest
         number = champion.number if champion else None
         why = trials.find().immediate_reason(home, rules, number, name)
@@ -196,9 +195,9 @@ def anchor(evidence: Evidence, decision: Decision) -> None:
 
 def in_force(home: Settings, evidence: Evidence) -> Workload:
     """Return the workload that the evidence's turn froze, with the current rules of its file."""
-    name, frozen = evidence.subject.workload, turn_workloads.of_evidence(home, evidence)
+    name, frozen = evidence.subject.workload, home_workloads.of_evidence(home, evidence)
     if frozen is None:
         frozen = workload_file.read_workload(home_workloads.require(home, name))
     if frozen.workload != name:
         raise ForeignEvidenceError(f"promoting {name}: its file describes {frozen.workload}")
-    return turn_workloads.in_force(home, frozen)
+    return home_workloads.in_force(home, frozen)

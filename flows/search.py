@@ -37,7 +37,7 @@ from components.store import manifest, output_folders
 from components.store.manifest import SearchManifest
 from components.train.candidates import SearchCandidate
 from components.train.recipe import Recipe
-from flows import approvals, flow_runs, settings, train, turn_workloads, validation
+from flows import approvals, flow_runs, home_workloads, settings, train, validation
 from flows.candidate_search import TrainingPart
 from flows.jobs import runner
 from flows.jobs.job_specs import CountedCandidate, LengthsSpec
@@ -409,7 +409,7 @@ def training_part(path: Path, order: TrialOrder) -> TrainingPart:
 
 def local_base(workload: Workload, named: Path) -> Path:
     """Return where this machine has a base of the workload that the turn's machine names."""
-    bases = {turn_workloads.original_base(path): path for path in workload.bases()}
+    bases = {home_workloads.original_base(path): path for path in workload.bases()}
     return bases.get(named, named)
 
 

@@ -27,7 +27,7 @@ from components.store import output_folders
 from components.store.manifest import AdapterManifest, SnapshotManifest
 from components.train import checkpoints, recipe
 from components.train.checkpoints import StopCondition, TrainingProgress
-from flows import adapters, approvals, candidate_search, settings, turn_workloads
+from flows import adapters, approvals, candidate_search, home_workloads, settings
 from flows.candidate_search import TrainingPart
 from flows.flow_runs import run_name
 from flows.jobs import runner
@@ -148,12 +148,12 @@ def train(config: str, snapshot: str, order: str = "", adapter: str = "") -> str
         ForeignPathError: A path is not of this home.
         AdapterChangedError: The adapter would be another one.
     """
-    workload, home = turn_workloads.workload_of_run(config), settings.load()
+    workload, home = home_workloads.workload_of_run(config), settings.load()
     return learn(
         workload,
-        turn_workloads.path_within(home.snapshots, snapshot, "snapshot"),
-        turn_workloads.path_within(home.jobs, order, "order") if order else None,
-        turn_workloads.path_within(home.adapters, adapter, "adapter") if adapter else None,
+        home_workloads.path_within(home.snapshots, snapshot, "snapshot"),
+        home_workloads.path_within(home.jobs, order, "order") if order else None,
+        home_workloads.path_within(home.adapters, adapter, "adapter") if adapter else None,
     )
 
 

@@ -48,12 +48,12 @@ from flows import (
     evaluate,
     evidence_reports,
     flow_runs,
+    home_workloads,
     preregistration,
     release_home,
     settings,
     train,
     turn_evidence,
-    turn_workloads,
     validation,
 )
 from flows.approval_loop import recorded_outcome
@@ -168,8 +168,10 @@ def turn(config: str, start: str | None = None, by: str = "", adapter: str = "")
         by: Your name, where a person starts it.
         adapter: The key of an adapter, or its beginning, to judge again instead of training one.
     """
-    begun = turn_workloads.under_way(settings.load().turns, str(flow_run.id))
-    workload = turn_workloads.read(begun) if begun else turn_workloads.workload_of_run(config)
+    begun = home_workloads.under_way(settings.load().turns, str(flow_run.id))
+    workload = (
+        home_workloads.read_record(begun) if begun else home_workloads.workload_of_run(config)
+    )
     return carry_on(workload, start, by, adapter, is_frozen=begun is not None)
 
 
@@ -188,9 +190,9 @@ def carry_on(
     evaluate.check_tasks(workload)
     folder = settings.load().turns / workload.workload / str(flow_run.id)
     if not is_frozen:
-        turn_workloads.begin(folder, workload)
-    config = str(folder / turn_workloads.NAME)
-    turn_workloads.share(settings.load(), folder, workload)
+        home_workloads.begin(folder, workload)
+    config = str(folder / home_workloads.RECORD)
+    home_workloads.share(settings.load(), folder, workload)
     stages = Stages(folder)
     with stages.during("collect"):
         stages.note(collect(config))
@@ -210,7 +212,7 @@ def carry_on(
         finish_turn(workload.workload, folder, stages, TurnResult("held"), [])
         return "held"
     parameters = {
-        "config": settings.load().portable(folder / turn_workloads.NAME),
+        "config": settings.load().portable(folder / home_workloads.RECORD),
         "snapshot": settings.load().portable(snapshot.path),
     }
     with stages.during("train", training_folder(workload, snapshot.path)):
@@ -224,7 +226,7 @@ def carry_on(
         cards, reused = evaluate_models(workload, snapshot.path, parameters, adapter)
         stages.note(f"holdout version {snapshot.holdout_version}", reused=reused)
     with stages.during("gate"):
-        reference = turn_workloads.reference(folder)
+        reference = home_workloads.reference(folder)
         turned = conclude_turn(workload, snapshot, adapter, cards, reference, starter)
         stages.note(ENDINGS.get(turned.ending, turned.ending))
     outputs = [adapter, *evaluate.all_folders(cards)]  # curate has noted its snapshot
@@ -332,7 +334,7 @@ def conclude_turn(
         return TurnResult(evidence.judgement.outcome, str(evidence.folder))
     if starter:
         note_starter(evidence, starter)
-    now = turn_workloads.in_force(home, workload)
+    now = home_workloads.in_force(home, workload)
     decision = recorded_outcome(evidence.digest, now.approve.rules())
     is_used_up = decision and champions.used_up(home.tables, workload.workload, evidence.digest)
     if decision and (decision.decision == "reject" or is_used_up):
@@ -345,7 +347,7 @@ def conclude_turn(
 def preregister(workload: Workload, snapshot: Snapshot) -> None:
     """Seal the policy before anything is measured on a new holdout, and the rules for deciding."""
     preregistration.seal_policy(workload.gate, _digest_holdout(workload, snapshot))
-    now = turn_workloads.in_force(settings.load(), workload)
+    now = home_workloads.in_force(settings.load(), workload)
     preregistration.seal_rules(workload.workload, now.approve.rules())
 
 
@@ -508,7 +510,7 @@ def finish_turn(
         "promotion": turned.promotion,
         "stages": stages.as_json(),
     }
-    turn_workloads.withhold(settings.load(), folder)
+    home_workloads.withhold(settings.load(), folder)
     manifest.write(folder, kind="turn", now=now, body=body)
     with warehouse.connect(settings.load().tables) as con:
         for output in [*outputs, *([Path(turned.evidence)] if turned.evidence else []), folder]:

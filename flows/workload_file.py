@@ -1,5 +1,6 @@
 """The workload file: its record and its reader."""
 
+import errno
 import re
 from pathlib import Path
 from typing import Annotated
@@ -21,8 +22,10 @@ from components.train import candidates
 from components.train.candidates import SearchCandidate, SearchSettings
 from components.train.recipe import Recipe, Worker
 from components.validation_messages import every_mistake
-from flows import home_workloads, source_entries
+from flows import source_entries
 from flows.source_entries import Sources, Traffic, in_the_file
+
+MAX_BYTES = 2**20  # a workload's file has some kilobytes; what is larger is another file
 
 CRON_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))  # of each field of a cron line
 
@@ -335,10 +338,21 @@ class WorkloadError(ValueError):
         super().__init__("\n".join([f"{path}: {len(mistakes)} mistake(s)", *mistakes]))
 
 
+def read_text(file: Path) -> str:
+    """Read a workload's file; ``OSError`` unless it is a regular file of at most 1 MiB."""
+    if file.exists() and not file.is_file():  # a pipe would never end
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    with file.open("rb") as opened:
+        content = opened.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise OSError(errno.EFBIG, "it is larger than 1 MiB")
+    return content.decode()
+
+
 def read_workload(path: Path) -> Workload:
     """Read a workload file, or raise ``WorkloadError`` with every mistake, not only the first."""
     try:
-        raw = parse_yaml(home_workloads.read_text(path), path)
+        raw = parse_yaml(read_text(path), path)
     except OSError as error:
         raise WorkloadError(path, [f"can't be read: {error.strerror}"]) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # as of the date 2027-13-01

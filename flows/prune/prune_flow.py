@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from prefect import flow
 from prefect.logging import get_run_logger
 
-from flows import settings, turn_workloads
+from flows import home_workloads, settings
 from flows.flow_runs import run_name
 from flows.prune import prune_outputs
 from flows.prune.prune_outputs import PruneBusyError
@@ -18,7 +18,7 @@ def prune(config: str) -> str:
 
     The next run does it where a turn of the workload, a backup or an erasure is under way.
     """
-    workload = turn_workloads.workload_of_run(config)
+    workload = home_workloads.workload_of_run(config)
     summary = prune_workload(workload.workload, workload.prune_days)
     get_run_logger().info(summary)
     return summary

@@ -18,7 +18,7 @@ from components.extensions.prune.unused_outputs import FinishedOutput, InUse, Un
 from components.release import release_state
 from components.schema import WORKLOAD_ID
 from components.store import file_locks, manifest, output_folders, warehouse, working_copy
-from flows import home_workloads, prefect_api, trials, turn_workloads, workload_file
+from flows import home_workloads, prefect_api, trials, workload_file
 from flows.erasing import erase_servers
 from flows.jobs import runner
 from flows.machines import erased_copies
@@ -216,8 +216,8 @@ def read_in_use(
     texts = [json.dumps(dict(run.parameters), default=str) for run in runs]
     for file in home_workloads.known(home):
         with suppress(OSError, UnicodeDecodeError):
-            texts.append(home_workloads.read_text(file))
-    for record in home.turns.glob(f"*/*/{turn_workloads.NAME}"):
+            texts.append(workload_file.read_text(file))
+    for record in home.turns.glob(f"*/*/{home_workloads.RECORD}"):
         is_recent = datetime.fromtimestamp(record.stat().st_mtime, UTC) >= before
         if is_recent and not (record.parent / manifest.NAME).exists():
             texts.append(record.read_text())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.store import manifest
-from flows import turn_workloads
+from flows import home_workloads
 from tests.support import logins, small_workload, terminal
 from tests.support.terminal import Terminal
 
@@ -29,7 +29,7 @@ def test_a_turn_ends_as_it_began_whatever_becomes_of_its_file(
     config.unlink()
     assert terminal.QUESTION in terminal.said_until_asked(turn)
 
-    (record,) = (home.turns / small_workload.WORKLOAD).glob(f"*/{turn_workloads.NAME}")
+    (record,) = (home.turns / small_workload.WORKLOAD).glob(f"*/{home_workloads.RECORD}")
     assert json.loads(record.read_text())["evaluate"]["max_new_tokens"] == 12
     (evidence,) = (home.evidence / small_workload.WORKLOAD).glob("*")
     made_by = {"run_id": record.parent.name, "workload_digest": manifest.file_digest(record)}

@@ -25,7 +25,7 @@ from components.store import ledger, manifest, output_folders, warehouse
 from components.store.manifest import folder_digest
 from components.store.output_folders import SourceGoneError
 from flows import evaluate, home_workloads, settings, turn
-from flows.turn_workloads import ForeignPathError
+from flows.home_workloads import ForeignPathError
 from flows.validation import LearnedError
 from flows.workload_file import Workload
 from tests.components.gate.test_betting import grown

@@ -13,11 +13,10 @@ from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, EvidenceSubject
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
-from flows import home_workloads, promote, promotion, turn_workloads
-from flows.home_workloads import WorkloadFileError
+from flows import home_workloads, promote, promotion
+from flows.home_workloads import ForeignPathError, WorkloadFileError
 from flows.promotion import ForeignEvidenceError
 from flows.settings import Settings
-from flows.turn_workloads import ForeignPathError
 from flows.workload_file import WorkloadError
 from tests.support import workload_text
 
@@ -163,7 +162,7 @@ def test_a_file_that_a_server_keeps_is_nobodys_and_not_even_read(
         for words in (text, "workload: [\n"):
             (kept / "support.yaml").write_text(words)
             with pytest.raises(WorkloadFileError, match="keeps what its clients send"):
-                turn_workloads.workload_of_run(str(kept / "support.yaml"))
+                home_workloads.workload_of_run(str(kept / "support.yaml"))
         with pytest.raises(WorkloadFileError, match="keeps what its clients send"):
             home_workloads.adopt(home, "support", kept / "support.yaml")
     assert home_workloads.find(home, "support") is None
@@ -171,10 +170,10 @@ def test_a_file_that_a_server_keeps_is_nobodys_and_not_even_read(
 
 def test_flows_take_only_what_lies_in_the_homes_own_folders(home: Settings) -> None:
     below = home.snapshots / "support" / "5af1"
-    assert turn_workloads.path_within(home.snapshots, str(below), "snapshot") == below
+    assert home_workloads.path_within(home.snapshots, str(below), "snapshot") == below
     for path in ("/tmp/5af1", str(home.snapshots), f"{home.snapshots}/../adapters/a1"):
         with pytest.raises(ForeignPathError, match="expected one below"):
-            turn_workloads.path_within(home.snapshots, path, "snapshot")
+            home_workloads.path_within(home.snapshots, path, "snapshot")
 
 
 def test_flows_name_paths_as_a_home_behind_a_link_does(home: Settings, tmp_path: Path) -> None:
@@ -182,7 +181,7 @@ def test_flows_name_paths_as_a_home_behind_a_link_does(home: Settings, tmp_path:
     (tmp_path / "link").symlink_to(home.home)
     linked = tmp_path / "link" / "snapshots"
     for path in (linked / "support" / "5af1", home.snapshots / "support" / "5af1"):
-        within = turn_workloads.path_within(linked, str(path), "snapshot")
+        within = home_workloads.path_within(linked, str(path), "snapshot")
         assert within == linked / "support" / "5af1"
 
 
@@ -195,7 +194,7 @@ def test_who_starts_a_flow_learns_nothing_of_a_file_that_is_no_workloads_here(
         file.write_text(content)
     expected = f"starting a flow with the workload's file {file}: this home knows no such file"
     with pytest.raises(ForeignPathError, match=expected) as caught:
-        turn_workloads.workload_of_run(str(file))
+        home_workloads.workload_of_run(str(file))
     assert "secret" not in "".join(traceback.format_exception(caught.value))
     assert home_workloads.find(home, "support") is None
 
@@ -205,8 +204,8 @@ def test_the_mistakes_in_a_workloads_own_file_are_named(home: Settings, folder: 
     home_workloads.adopt(home, "support", file)
     workload_text.write(folder, train={"r": 0})
     with pytest.raises(WorkloadError, match=r"train\.r: Input should be greater"):
-        turn_workloads.workload_of_run(str(file))
+        home_workloads.workload_of_run(str(file))
     other = folder / "other.yaml"
     other.write_text("workload: support\nbase: base\n")
     with pytest.raises(ForeignPathError, match="this home knows no such file"):
-        turn_workloads.workload_of_run(str(other))
+        home_workloads.workload_of_run(str(other))

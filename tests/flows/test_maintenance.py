@@ -18,7 +18,7 @@ from components.register import registry, tracking, version_tags
 from components.release.releases import NotApprovedError
 from components.schema import WORKLOAD_ID
 from components.store import file_locks, warehouse
-from flows import home_workloads, settings, turn_workloads, workload_file
+from flows import home_workloads, settings, workload_file
 from flows.jobs import runner
 from flows.settings import Settings
 from tests.support import versions, warehouses, workload_text
@@ -115,7 +115,7 @@ def asked(config: Path, opponent: str) -> str:
     """Write evidence of a turn that compared with ``opponent``; return its digest."""
     home, workload = settings.load(), workload_file.read_workload(config)
     turn = home.turns / workload.workload / f"against-{opponent}"
-    turn_workloads.begin(turn, workload)
+    home_workloads.begin(turn, workload)
     subject = versions.subject_of(workload.workload, "a2", opponent)
     passed = Judgement("pass", ("better",), "correct_name")
     digest = evidence_folder.digest(subject, passed, workload.gate)
@@ -129,7 +129,7 @@ def asked(config: Path, opponent: str) -> str:
         {},
         brief="",
         now=datetime.now(UTC),
-        turn=turn_workloads.reference(turn),
+        turn=home_workloads.reference(turn),
     )
     return digest
 

@@ -7,7 +7,7 @@ import pytest
 
 from components.extensions.canary.rollout_order import plan_of
 from components.serve.rollout_settings import RolloutSettings
-from flows import home_workloads, turn_workloads
+from flows import home_workloads
 from flows.settings import Settings
 from flows.workload_file import read_workload
 from tests.support.workload_text import mistakes, write
@@ -110,10 +110,10 @@ def test_the_file_as_it_is_at_the_approval_decides(
     frozen = read_workload(file)
     home_workloads.adopt(home, frozen.workload, file)
     write(folder, serve={"rollout": {"canary": {"margin": 3}}})
-    canary = turn_workloads.in_force(home, frozen).serve.canary
+    canary = home_workloads.in_force(home, frozen).serve.canary
     assert canary is not None
     assert canary.margin == 3
     again = RolloutSettings.model_validate_json(
-        turn_workloads.in_force(home, frozen).serve.model_dump_json()
+        home_workloads.in_force(home, frozen).serve.model_dump_json()
     )
-    assert again == turn_workloads.in_force(home, frozen).serve
+    assert again == home_workloads.in_force(home, frozen).serve

@@ -24,13 +24,11 @@ from flows import (
     promotion,
     settings,
     train,
-    turn_workloads,
     workload_file,
 )
-from flows.home_workloads import WorkloadFileError
+from flows.home_workloads import ForeignPathError, RecordChangedError, WorkloadFileError
 from flows.search import local_base
 from flows.settings import Settings
-from flows.turn_workloads import ForeignPathError, RecordChangedError
 from flows.workload_file import Workload
 from tests.support import buckets, workload_text
 
@@ -63,9 +61,9 @@ def begin(home: Settings, folder: Path, **changed: object) -> tuple[Workload, st
     """Begin a turn; return its workload, and what other machines are started with."""
     workload = workload_file.read_workload(workload_text.write(folder, **changed))
     turn = home.turns / "support" / "t1"
-    turn_workloads.begin(turn, workload)
-    turn_workloads.share(home, turn, workload)
-    return workload, home.portable(turn / turn_workloads.NAME)
+    home_workloads.begin(turn, workload)
+    home_workloads.share(home, turn, workload)
+    return workload, home.portable(turn / home_workloads.RECORD)
 
 
 def at_another_machine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
@@ -83,12 +81,12 @@ def test_another_machine_reads_the_workload_of_a_turn_and_pulls_its_base(
     assert config == "turns/support/t1/workload.json"
     key = content_hash(workload.base)
     there = at_another_machine(folder, monkeypatch)
-    read = turn_workloads.workload_of_run(config)
+    read = home_workloads.workload_of_run(config)
     assert read.base == there.models / key
     assert content_hash(read.base) == key
     assert (read.base / "vocab.txt").read_text() == "a\nb\n"
     assert read.base_name == workload.base_name
-    assert turn_workloads.original_base(read.base) == workload.base
+    assert home_workloads.original_base(read.base) == workload.base
     rest = {"base", "base_served_as"}
     assert read.model_dump(exclude=rest) == workload.model_dump(exclude=rest)
 
@@ -104,7 +102,7 @@ def test_a_base_of_other_content_than_its_name_says_is_refused(
     STORE.push(f"models/{key}", folder / "other", record)
     at_another_machine(folder, monkeypatch)
     with pytest.raises(ValueError, match=f"expected {key}"):
-        turn_workloads.workload_of_run(config)
+        home_workloads.workload_of_run(config)
 
 
 def test_a_base_at_the_same_path_is_used_where_it_is(
@@ -112,7 +110,7 @@ def test_a_base_at_the_same_path_is_used_where_it_is(
 ) -> None:
     workload, config = begin(home, folder)
     monkeypatch.setenv("FLYWHEEL_HOME", str(folder / "b"))
-    assert turn_workloads.workload_of_run(config).base == workload.base
+    assert home_workloads.workload_of_run(config).base == workload.base
     assert not settings.load().models.exists()
 
 
@@ -127,7 +125,7 @@ def test_the_bases_that_a_search_tries_are_pulled_and_have_the_keys_of_the_turns
         for tried in workload.candidates()
     ]
     there = at_another_machine(folder, monkeypatch)
-    read = turn_workloads.workload_of_run(config)
+    read = home_workloads.workload_of_run(config)
     tried = [candidate.base for candidate in read.candidates()]
     assert {base.parent for base in tried} == {there.models}
     assert keys == [
@@ -140,10 +138,10 @@ def test_a_turn_that_has_ended_starts_nothing_on_another_machine(
     home: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, config = begin(home, folder)
-    turn_workloads.withhold(home, home.turns / "support" / "t1")
+    home_workloads.withhold(home, home.turns / "support" / "t1")
     at_another_machine(folder, monkeypatch)
     with pytest.raises(ForeignPathError, match="of a turn that has not ended"):
-        turn_workloads.workload_of_run(config)
+        home_workloads.workload_of_run(config)
 
 
 def test_another_machine_promotes_by_what_the_turn_froze_and_the_rules_of_its_own_file(
@@ -161,9 +159,9 @@ def test_another_machine_promotes_by_what_the_turn_froze_and_the_rules_of_its_ow
     to = home.evidence / "support" / evidence_folder.digest(subject, PASSED, Policy())
     to.mkdir(parents=True)
     evidence_folder.finish(
-        to, subject, PASSED, Policy(), {}, brief="", now=NOW, turn=turn_workloads.reference(turn)
+        to, subject, PASSED, Policy(), {}, brief="", now=NOW, turn=home_workloads.reference(turn)
     )
-    turn_workloads.withhold(home, turn)
+    home_workloads.withhold(home, turn)
 
     there = at_another_machine(folder, monkeypatch)
     evidence = promote.read_own_evidence(there, "support", to.name)
@@ -174,9 +172,9 @@ def test_another_machine_promotes_by_what_the_turn_froze_and_the_rules_of_its_ow
     home_workloads.adopt(there, "support", own)
     rules = promotion.in_force(there, evidence)
     assert (rules.base, rules.gate.floor) == (frozen.base, 0.9)
-    changed = json.loads((turn / turn_workloads.NAME).read_text()) | {"note": "another"}
-    (turn / turn_workloads.NAME).write_text(json.dumps(changed))
-    home.publish(turn / turn_workloads.NAME)
+    changed = json.loads((turn / home_workloads.RECORD).read_text()) | {"note": "another"}
+    (turn / home_workloads.RECORD).write_text(json.dumps(changed))
+    home.publish(turn / home_workloads.RECORD)
     with pytest.raises(RecordChangedError, match="the record was changed since"):
         promotion.in_force(there, evidence)
 
@@ -188,7 +186,7 @@ def test_another_machine_promotes_by_what_the_turn_froze_and_the_rules_of_its_ow
 def test_what_is_no_record_of_a_turn_is_refused(home: Settings, folder: Path, path: str) -> None:
     begin(home, folder)
     with pytest.raises(ForeignPathError):
-        turn_workloads.workload_of_run(path)
+        home_workloads.workload_of_run(path)
 
 
 def test_a_snapshot_that_a_run_is_started_with_is_pulled(
@@ -201,10 +199,10 @@ def test_a_snapshot_that_a_run_is_started_with_is_pulled(
     parameter = home.portable(snapshot)
     assert parameter == "snapshots/support/0123"
     there = at_another_machine(folder, monkeypatch)
-    path = turn_workloads.path_within(there.snapshots, parameter, "snapshot")
+    path = home_workloads.path_within(there.snapshots, parameter, "snapshot")
     assert (path / "train.parquet").read_text() == "rows"
     with pytest.raises(ForeignPathError):
-        turn_workloads.path_within(there.snapshots, "snapshots/../keys/x", "snapshot")
+        home_workloads.path_within(there.snapshots, "snapshots/../keys/x", "snapshot")
 
 
 def test_scorecards_are_found_where_another_machine_has_written_them(

@@ -10,7 +10,7 @@ import pytest
 
 from components.evaluate.answer_judge import JudgeError
 from components.schema import Answer
-from flows import evaluate, turn_workloads
+from flows import evaluate, home_workloads
 from flows.workload_file import read_workload
 from tests.support import guard_files, holdouts
 from tests.support.workload_text import VALIDATED, mistakes, write
@@ -91,10 +91,10 @@ def test_tasks_with_fewer_documents_than_the_gate_requires_are_refused_before_tr
     ]
     few = gate | {"min_documents": 8}
     frozen = read_workload(write(folder, evaluate=measured, gate=few))
-    turn_workloads.begin(tmp_path / "turn", frozen)
+    home_workloads.begin(tmp_path / "turn", frozen)
     for path in (folder / "sums.jsonl", doubled, folder / "sums.parquet"):
         path.unlink()
-    assert turn_workloads.read(tmp_path / "turn").gate == frozen.gate
+    assert home_workloads.read_record(tmp_path / "turn").gate == frozen.gate
 
 
 def test_documents_that_a_limit_or_the_tasks_own_code_leaves_out_do_not_count(

@@ -14,9 +14,9 @@ from components.gate.evidence_folder import Evidence, EvidenceSubject, TurnRefer
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
 from components.store import manifest
-from flows import promotion, turn_workloads
+from flows import home_workloads, promotion
+from flows.home_workloads import ForeignPathError, RecordChangedError
 from flows.settings import Settings
-from flows.turn_workloads import ForeignPathError, RecordChangedError
 from flows.workload_file import WorkloadError, read_workload
 from tests.support import workload_text
 
@@ -41,7 +41,7 @@ RICH: dict[str, object] = {
 def begun(home: Settings, file: Path, run_id: str = "t1") -> Path:
     """Freeze a workload as a turn that begins does."""
     folder = home.turns / "support" / run_id
-    turn_workloads.begin(folder, turn_workloads.workload_of_run(str(file)))
+    home_workloads.begin(folder, home_workloads.workload_of_run(str(file)))
     return folder
 
 
@@ -62,11 +62,11 @@ def test_a_record_is_the_workload_that_was_read_whatever_became_of_its_files(
     file = workload_text.write(folder, **RICH)
     workload = read_workload(file)
     assert len(workload.candidates()) == 4
-    record = begun(home, file) / turn_workloads.NAME
+    record = begun(home, file) / home_workloads.RECORD
     for name in ("logs", "base", "other"):
         shutil.rmtree(folder / name)
     file.unlink()
-    assert turn_workloads.workload_of_run(str(record)) == workload
+    assert home_workloads.workload_of_run(str(record)) == workload
     assert json.loads(record.read_text())["base"] == str(folder / "base")
 
 
@@ -89,32 +89,32 @@ def test_a_turn_that_is_retried_and_its_stages_read_what_was_frozen(
     file = workload_text.write(folder, note="as it began")
     turn = begun(home, file)
     change(file)
-    assert turn_workloads.under_way(home.turns, "t1") == turn
-    assert turn_workloads.read(turn).note == "as it began"
-    assert turn_workloads.workload_of_run(str(turn / turn_workloads.NAME)).note == "as it began"
+    assert home_workloads.under_way(home.turns, "t1") == turn
+    assert home_workloads.read_record(turn).note == "as it began"
+    assert home_workloads.workload_of_run(str(turn / home_workloads.RECORD)).note == "as it began"
 
 
 def test_only_a_turn_under_way_lends_its_stages_a_record(home: Settings, folder: Path) -> None:
     turn = begun(home, workload_text.write(folder))
     copied = home.turns / "support" / "notes" / "deeper"
     copied.mkdir(parents=True)
-    shutil.copy(turn / turn_workloads.NAME, copied)
-    for path in (copied / turn_workloads.NAME, turn / "stages.json"):
+    shutil.copy(turn / home_workloads.RECORD, copied)
+    for path in (copied / home_workloads.RECORD, turn / "stages.json"):
         with pytest.raises(ForeignPathError, match="of a turn that has not ended"):
-            turn_workloads.workload_of_run(str(path))
+            home_workloads.workload_of_run(str(path))
     manifest.write(turn, kind="turn", now=NOW, body={})
     with pytest.raises(ForeignPathError, match="of a turn that has not ended"):
-        turn_workloads.workload_of_run(str(turn / turn_workloads.NAME))
-    assert turn_workloads.under_way(home.turns, "t1") is None  # run again, it is a new turn
+        home_workloads.workload_of_run(str(turn / home_workloads.RECORD))
+    assert home_workloads.under_way(home.turns, "t1") is None  # run again, it is a new turn
     begun(home, folder / "support.yaml")
-    assert turn_workloads.under_way(home.turns, "t1") == turn
+    assert home_workloads.under_way(home.turns, "t1") == turn
 
 
 def test_an_approval_is_about_the_frozen_workload_under_the_rules_that_its_file_has_by_now(
     home: Settings, folder: Path
 ) -> None:
     file = workload_text.write(folder, base_served_as="small", gate={"floor": 0.25})
-    about = asked(home, turn_workloads.reference(begun(home, file)))
+    about = asked(home, home_workloads.reference(begun(home, file)))
     people = {"approvers": [{"name": "ada"}]}
     workload_text.write(folder, base_served_as="large", gate={"floor": 0.5}, approve=people)
     held = promotion.in_force(home, about)
@@ -132,11 +132,11 @@ def test_evidence_from_before_an_upgrade_that_dropped_settings_can_be_approved(
     home: Settings, folder: Path
 ) -> None:
     turn = begun(home, workload_text.write(folder, note="as it began"))
-    record = json.loads((turn / turn_workloads.NAME).read_text())
+    record = json.loads((turn / home_workloads.RECORD).read_text())
     record["train"] |= {"adam_beta2": 0.99}
     record["train"]["objective"] |= {"gone": [1]}
-    (turn / turn_workloads.NAME).write_text(json.dumps(record))
-    about = asked(home, turn_workloads.reference(turn))
+    (turn / home_workloads.RECORD).write_text(json.dumps(record))
+    about = asked(home, home_workloads.reference(turn))
     assert promotion.in_force(home, about).note == "as it began"
 
 
@@ -144,18 +144,18 @@ def test_a_rule_for_approvers_that_nothing_knows_any_more_approves_nothing(
     home: Settings, folder: Path
 ) -> None:
     turn = begun(home, workload_text.write(folder))
-    record = json.loads((turn / turn_workloads.NAME).read_text())
+    record = json.loads((turn / home_workloads.RECORD).read_text())
     record["approve"] |= {"six_eyes": True}
-    (turn / turn_workloads.NAME).write_text(json.dumps(record))
+    (turn / home_workloads.RECORD).write_text(json.dumps(record))
     with pytest.raises(ValidationError, match=r"approve\.six_eyes"):
-        promotion.in_force(home, asked(home, turn_workloads.reference(turn)))
+        promotion.in_force(home, asked(home, home_workloads.reference(turn)))
 
 
 def test_evidence_whose_workload_was_exchanged_approves_nothing(
     home: Settings, folder: Path
 ) -> None:
     turn = begun(home, workload_text.write(folder))
-    about = asked(home, turn_workloads.reference(turn))
-    turn_workloads.begin(turn, read_workload(workload_text.write(folder, base_served_as="large")))
+    about = asked(home, home_workloads.reference(turn))
+    home_workloads.begin(turn, read_workload(workload_text.write(folder, base_served_as="large")))
     with pytest.raises(RecordChangedError, match="was made with another workload"):
         promotion.in_force(home, about)
