@@ -167,7 +167,7 @@ def _frozen(home: Settings, path: Path) -> Workload:
     folder = path.resolve().parent
     is_record = path.name == RECORD and folder.parent.parent == home.turns.resolve()
     if is_record and path.exists() and not output_folders.fetch(folder):
-        return read_record(folder)
+        return read(folder)
     if is_record and not path.exists() and (elsewhere := _read_shared(home, folder)):
         return elsewhere
     raise ForeignPathError(
@@ -269,7 +269,7 @@ def _write(folder: Path, workload: Workload) -> None:
     manifest.write_atomically(folder / RECORD, json.dumps(record, indent=2) + "\n")
 
 
-def read_record(folder: Path) -> Workload:
+def read(folder: Path) -> Workload:
     """Read the record of a turn."""
     return Workload.model_validate_json((folder / RECORD).read_text())
 

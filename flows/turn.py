@@ -56,7 +56,6 @@ from flows import (
     turn_evidence,
     validation,
 )
-from flows.approval_loop import recorded_outcome
 from flows.collect import collect
 from flows.curate import curate
 from flows.flow_runs import run_name
@@ -169,9 +168,7 @@ def turn(config: str, start: str | None = None, by: str = "", adapter: str = "")
         adapter: The key of an adapter, or its beginning, to judge again instead of training one.
     """
     begun = home_workloads.under_way(settings.load().turns, str(flow_run.id))
-    workload = (
-        home_workloads.read_record(begun) if begun else home_workloads.workload_of_run(config)
-    )
+    workload = home_workloads.read(begun) if begun else home_workloads.workload_of_run(config)
     return carry_on(workload, start, by, adapter, is_frozen=begun is not None)
 
 
@@ -335,7 +332,8 @@ def conclude_turn(
     if starter:
         note_starter(evidence, starter)
     now = home_workloads.in_force(home, workload)
-    decision = recorded_outcome(evidence.digest, now.approve.rules())
+    with warehouse.connect(home.tables) as con:
+        decision = decision_log.decision_on(con, evidence.digest, now.approve.rules())
     is_used_up = decision and champions.used_up(home.tables, workload.workload, evidence.digest)
     if decision and (decision.decision == "reject" or is_used_up):
         return TurnResult("decided", str(evidence.folder))

@@ -94,7 +94,7 @@ def test_tasks_with_fewer_documents_than_the_gate_requires_are_refused_before_tr
     home_workloads.begin(tmp_path / "turn", frozen)
     for path in (folder / "sums.jsonl", doubled, folder / "sums.parquet"):
         path.unlink()
-    assert home_workloads.read_record(tmp_path / "turn").gate == frozen.gate
+    assert home_workloads.read(tmp_path / "turn").gate == frozen.gate
 
 
 def test_documents_that_a_limit_or_the_tasks_own_code_leaves_out_do_not_count(

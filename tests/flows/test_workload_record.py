@@ -90,7 +90,7 @@ def test_a_turn_that_is_retried_and_its_stages_read_what_was_frozen(
     turn = begun(home, file)
     change(file)
     assert home_workloads.under_way(home.turns, "t1") == turn
-    assert home_workloads.read_record(turn).note == "as it began"
+    assert home_workloads.read(turn).note == "as it began"
     assert home_workloads.workload_of_run(str(turn / home_workloads.RECORD)).note == "as it began"
 
 
