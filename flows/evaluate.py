@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from prefect import flow, task
 
-from components.evaluate import answer_judge, harness, score_conditions, task_metrics
+from components.evaluate import answer_judge, score_conditions, task_metrics
 from components.evaluate import holdout_task as holdouts
 from components.evaluate.answer_judge import JudgeError, JudgeSettings
 from components.evaluate.built_in import task_registry
@@ -230,7 +230,9 @@ def scorecard_folders(workload: Workload, snapshot: Path, adapter: Path) -> Scor
     cards = {
         name: cards
         for model, group in models_to_measure(workload, adapter).items()
-        for name, cards in harness.folders(snapshot, model, group, root, workload.evaluate).items()
+        for name, cards in score_conditions.folders(
+            snapshot, model, group, root, workload.evaluate
+        ).items()
     }
     return answer_judge.find().add_judge_folders(snapshot, cards, root, judge) if judge else cards
 
@@ -264,7 +266,7 @@ def run_evaluation(workload: Workload, snapshot: Path, adapter: Path) -> None:
     root, judge = settings.load().scorecards / workload.workload, workload.evaluate.judge
     key = judge_key(judge) if judge else None
     for model, group in models_to_measure(workload, adapter).items():
-        cards_of_base = harness.folders(snapshot, model, group, root, workload.evaluate)
+        cards_of_base = score_conditions.folders(snapshot, model, group, root, workload.evaluate)
         if all(output_folders.fetch(card) for card in all_folders(cards_of_base)):
             continue
         spec = EvaluateSpec(

@@ -104,7 +104,7 @@ def crown(
 
 def _release(home: Settings, workload: Workload, evidence: Evidence) -> Version:
     name = evidence.subject.workload
-    if objection := champions.rolled_back(home.tables, name, evidence.subject.adapter):
+    if objection := release_state.rolled_back(home.tables, name, evidence.subject.adapter):
         raise RolledBackError(f"promoting {name} on evidence {evidence.digest}: {objection}")
     version = register_version(workload, evidence)
     releases.release_version(release_home.of(home), version, evidence)
@@ -163,8 +163,8 @@ def _require_unused(tables: Location, evidence: Evidence, champion: Version | No
     name = evidence.subject.workload
     if champion is not None and champion.evidence == evidence.digest:
         return
-    objection = champions.rolled_back(tables, name, evidence.subject.adapter)
-    objection = objection or champions.used_up(tables, name, evidence.digest)
+    objection = release_state.rolled_back(tables, name, evidence.subject.adapter)
+    objection = objection or release_state.used_up(tables, name, evidence.digest)
     if objection:
         raise RolledBackError(f"promoting {name} on evidence {evidence.digest}: {objection}")
 

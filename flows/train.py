@@ -21,7 +21,7 @@ from components.chat import chat_templates, prompt
 from components.dataset import snapshot_figures
 from components.models import base
 from components.pages import templates
-from components.register import registry, taint, tracking
+from components.register import registry, tracking
 from components.schema import Json, Progress
 from components.store import output_folders
 from components.store.manifest import AdapterManifest, SnapshotManifest
@@ -116,7 +116,7 @@ def find_training_start(workload: Workload) -> TrainingStart:
         return TrainingStart(None, "there is no champion yet")
     adapter = settings.load().adapters / workload.workload / champion.adapter
     version = f"champion version {champion.number}"
-    if taint.is_tainted(champion):
+    if champion.tainted:
         return TrainingStart(None, f"{version} has learned from rows that were erased")
     if not output_folders.fetch(adapter):
         return TrainingStart(None, f"the adapter of {version} is not at {adapter}")

@@ -27,7 +27,7 @@ from components.gate.report.words import Case
 from components.monitor import turn_starts
 from components.monitor.turn_starts import Cause, TurnStart
 from components.register import registry
-from components.release import champions, releases
+from components.release import release_state, releases
 from components.scorecard import (
     BASE,
     CHALLENGER,
@@ -319,7 +319,7 @@ def conclude_turn(
     champion = releases.recorded_champion(release_home.of(home), workload.workload)
     if champion and champion.adapter == adapter.name:
         return TurnResult("champion already")
-    if objection := champions.rolled_back(home.tables, workload.workload, adapter.name):
+    if objection := release_state.rolled_back(home.tables, workload.workload, adapter.name):
         get_run_logger().info(objection)
         return TurnResult("rolled back")
     evidence = assemble_evidence(workload, snapshot, adapter, cards, champion, reference)
@@ -334,7 +334,7 @@ def conclude_turn(
     now = home_workloads.in_force(home, workload)
     with warehouse.connect(home.tables) as con:
         decision = decision_log.decision_on(con, evidence.digest, now.approve.rules())
-    is_used_up = decision and champions.used_up(home.tables, workload.workload, evidence.digest)
+    is_used_up = decision and release_state.used_up(home.tables, workload.workload, evidence.digest)
     if decision and (decision.decision == "reject" or is_used_up):
         return TurnResult("decided", str(evidence.folder))
     promotion = approvals.start_or_find(workload.workload, evidence.digest)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from components.evaluate import harness
+from components.evaluate import score_conditions
 from components.models.base import content_hash
 from components.scorecard import HOLDOUT, VALIDATION, Scorecard
 from components.scorecard import read as read_scorecard
@@ -84,7 +84,7 @@ def _score_models(
     listener: runner.Listener,
 ) -> dict[str, Scorecard]:
     root = home.scorecards / workload.workload
-    cards = harness.folders(snapshot, base, models, root, workload.evaluate, VALIDATION)
+    cards = score_conditions.folders(snapshot, base, models, root, workload.evaluate, VALIDATION)
     if not all(output_folders.fetch(of[VALIDATION]) for of in cards.values()):
         spec = EvaluateSpec(
             snapshot=snapshot,

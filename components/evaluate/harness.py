@@ -28,7 +28,12 @@ from components.evaluate.constraint import AnswerConstraint
 from components.evaluate.engines import adapter_checks
 from components.evaluate.engines.protocol import Engine, LoadedAdapter, Stopwatch, TimeMark
 from components.evaluate.guard_runs import PreparedGuard
-from components.evaluate.score_conditions import Measurement, constraint_condition, measurements
+from components.evaluate.score_conditions import (
+    Measurement,
+    by_model,
+    constraint_condition,
+    measurements,
+)
 from components.evaluate.settings import EvaluationSettings
 from components.schema import Json, Progress
 from components.scorecard import (
@@ -68,18 +73,6 @@ class ReadyTask:
     constrain: Callable[[], AnswerConstraint] | None = None
 
 
-def folders(
-    snapshot: Path,
-    base: Path,
-    models: Mapping[str, Path | None],
-    root: Path,
-    settings: EvaluationSettings,
-    side: MeasuredSide = HOLDOUT,
-) -> ScorecardFolders:
-    """Return each model's scorecard folders, finished or not; see ``evaluate``."""
-    return _by_model(measurements(snapshot, base, models, root, settings, side))
-
-
 def evaluate(
     snapshot: Path,
     base: Path,
@@ -117,7 +110,7 @@ def evaluate(
         [guard for guard in settings.tasks if guards.guard_name(guard) in names]
     )
     if not missing:
-        return _by_model(planned)
+        return by_model(planned)
     with load_engine(base, settings, adapters) as engine:
         ready = _ready_tasks(snapshot, engine, settings, guards_by_name, side)
         ready |= {
@@ -140,7 +133,7 @@ def evaluate(
                     report=report,
                     now=now,
                 )
-    return _by_model(planned)
+    return by_model(planned)
 
 
 def _measure_model(
@@ -260,13 +253,6 @@ def _measure_speed(
     from components.evaluate.engines import speed  # noqa: PLC0415 - loads torch
 
     return {costs.SPEED: asdict(speed.measure_speed(model.alone, tokenizer, samples, elapsed))}
-
-
-def _by_model(measurements: list[Measurement]) -> ScorecardFolders:
-    by_model: ScorecardFolders = {}
-    for m in measurements:
-        by_model.setdefault(m.model, {})[m.task] = m.folder
-    return by_model
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from components.scorecard import (
     PRODUCTION,
     RESCORED,
     MeasuredSide,
+    ScorecardFolders,
 )
 from components.store import manifest
 from components.store.manifest import AdapterManifest, SnapshotManifest
@@ -78,6 +79,26 @@ class Measurement:
         """Whether the model is asked a second time, in other batches (``RESCORED``)."""
         conditions = cast("Mapping[str, Json]", self.body["conditions"])
         return RESCORED in conditions and self.ready_task == self.task
+
+
+def folders(
+    snapshot: Path,
+    base: Path,
+    models: Mapping[str, Path | None],
+    root: Path,
+    settings: EvaluationSettings,
+    side: MeasuredSide = HOLDOUT,
+) -> ScorecardFolders:
+    """Return each model's scorecard folders, finished or not; see ``harness.evaluate``."""
+    return by_model(measurements(snapshot, base, models, root, settings, side))
+
+
+def by_model(planned: Sequence[Measurement]) -> ScorecardFolders:
+    """Return the scorecard folders of measurements, by model and task."""
+    folders: ScorecardFolders = {}
+    for m in planned:
+        folders.setdefault(m.model, {})[m.task] = m.folder
+    return folders
 
 
 def measurements(

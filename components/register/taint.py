@@ -52,11 +52,6 @@ def flag_tainted(name: str, adapters: AbstractSet[str], certificate_id: str) -> 
     return [version for version in registry.list_versions(name) if version.number in numbers]
 
 
-def is_tainted(version: Version) -> bool:
-    """Return whether a version is flagged by now, by any erasure."""
-    return bool(registry.version_numbered(version.name, version.number).tainted)
-
-
 def demoted_versions(name: str, certificate_id: str) -> list[Version]:
     """List the versions that an erasure demoted."""
     demoted = [v for v in _all_versions(name) if v.tags.get(DEMOTED_TAG) == certificate_id]

@@ -22,7 +22,6 @@ from components.release.release_state import (
 from components.release.rollback_rules import Order
 from components.store import warehouse
 from components.store.lock import PATIENCE_SECONDS, WarehouseBusyError
-from components.store.warehouse import Location
 
 AT_ONCE_SECONDS = 3.0  # a rollback waits no longer for the warehouse before it moves the alias
 
@@ -192,43 +191,6 @@ def chain_anchors() -> dict[str, str]:
     return versions | {
         f"run {run_id} in MLflow": head for run_id, head in tracking.chain_heads().items()
     }
-
-
-def rolled_back(tables: Location, workload: str, adapter: str) -> str | None:
-    """Explain that an adapter was champion and was rolled back; ``None`` if it was not."""
-    with warehouse.connect(tables) as con:
-        change = release_state.read_state(con, workload).rolled_back(adapter)
-    if change is None:
-        return None
-    if change.rollout_id is not None:
-        return (
-            f"adapter {adapter} answered a share as version {change.champion_before} and was "
-            f"rolled back by {change.asked_by} ({change.reason or 'no reason given'}); new data "
-            "makes another adapter"
-        )
-    # Whatever it is measured against now: the scores that won it an approval were wrong.
-    return (
-        f"adapter {adapter} was champion as version {change.champion_before} and was rolled back "
-        f"by {change.asked_by} ({change.reason or 'no reason given'}); new data makes another "
-        f"adapter, and `flywheel rollback {workload} --to {change.champion_before}` brings this "
-        "one back"
-    )
-
-
-def used_up(tables: Location, workload: str, evidence: str) -> str | None:
-    """Explain that an approval has made its version champion before; ``None`` if it has not."""
-    with warehouse.connect(tables) as con:
-        state = release_state.read_state(con, workload)
-    for recorded in state.changes:
-        change = recorded.change
-        if (change.kind, change.evidence_digest) == ("promoted", evidence):
-            return (
-                f"version {change.version} became champion on it at "
-                f"{recorded.changed_at:%Y-%m-%d %H:%M} UTC and is not any more, and an approval "
-                f"makes a champion once; `flywheel rollback {workload} --to {change.version}` "
-                "brings it back"
-            )
-    return None
 
 
 def describe_change(recorded: RecordedChange) -> str:

@@ -15,7 +15,8 @@ from components.decide.chain import Head, Link
 from components.decide.decision_log import LogEvent
 from components.register import registry
 from components.register.registry import Version
-from components.store.warehouse import Connection
+from components.store import warehouse
+from components.store.warehouse import Connection, Location
 
 ChangeKind: TypeAlias = Literal["promoted", "rollback", "erased"]
 
@@ -175,6 +176,43 @@ def state_of(links: Iterable[Link]) -> ReleaseState:
 def read_state(con: Connection, workload: str) -> ReleaseState:
     """Read a workload's champions."""
     return state_of(decision_log.links(con, workload_id=workload))
+
+
+def rolled_back(tables: Location, workload: str, adapter: str) -> str | None:
+    """Explain that an adapter was champion and was rolled back; ``None`` if it was not."""
+    with warehouse.connect(tables) as con:
+        change = read_state(con, workload).rolled_back(adapter)
+    if change is None:
+        return None
+    if change.rollout_id is not None:
+        return (
+            f"adapter {adapter} answered a share as version {change.champion_before} and was "
+            f"rolled back by {change.asked_by} ({change.reason or 'no reason given'}); new data "
+            "makes another adapter"
+        )
+    # Whatever it is measured against now: the scores that won it an approval were wrong.
+    return (
+        f"adapter {adapter} was champion as version {change.champion_before} and was rolled back "
+        f"by {change.asked_by} ({change.reason or 'no reason given'}); new data makes another "
+        f"adapter, and `flywheel rollback {workload} --to {change.champion_before}` brings this "
+        "one back"
+    )
+
+
+def used_up(tables: Location, workload: str, evidence: str) -> str | None:
+    """Explain that an approval has made its version champion before; ``None`` if it has not."""
+    with warehouse.connect(tables) as con:
+        state = read_state(con, workload)
+    for recorded in state.changes:
+        change = recorded.change
+        if (change.kind, change.evidence_digest) == ("promoted", evidence):
+            return (
+                f"version {change.version} became champion on it at "
+                f"{recorded.changed_at:%Y-%m-%d %H:%M} UTC and is not any more, and an approval "
+                f"makes a champion once; `flywheel rollback {workload} --to {change.version}` "
+                "brings it back"
+            )
+    return None
 
 
 def verified_state(con: Connection, workload: str) -> ReleaseState:

@@ -449,7 +449,7 @@ def _startable(
         if each.number != champion
         and not each.tainted
         and _is_approved(home, each)
-        and champions.rolled_back(home.tables, name, each.adapter) is None
+        and release_state.rolled_back(home.tables, name, each.adapter) is None
     ]
     if not fit:
         which = f"version {number}" if number else "no version"

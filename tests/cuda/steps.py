@@ -304,7 +304,7 @@ def vllm(folder: Path, rehearsal: bool) -> Figures:
 
 def _evaluated(base: Path, snapshot: Path, adapter: Path, root: Path, engine: str) -> list[Path]:
     """Evaluate base and adapter in a job of the project; return their scorecards' folders."""
-    from components.evaluate import harness
+    from components.evaluate import score_conditions
     from components.evaluate.settings import EvaluationSettings
 
     settings = EvaluationSettings.model_validate(
@@ -318,7 +318,7 @@ def _evaluated(base: Path, snapshot: Path, adapter: Path, root: Path, engine: st
     command = [sys.executable, "-m", "flows.jobs.launch", "evaluate", str(path)]
     environment = {**os.environ, "FLYWHEEL_HOME": str(root.parent / "home")}
     subprocess.run(command, check=True, env=environment)
-    cards = harness.folders(snapshot, base, folders, root, settings)
+    cards = score_conditions.folders(snapshot, base, folders, root, settings)
     return [cards[name]["holdout"] for name in folders]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components import scorecard
-from components.evaluate import baselines, harness
+from components.evaluate import baselines, harness, score_conditions
 from components.evaluate.baselines import BaselineRequest
 from components.evaluate.settings import EvaluationSettings
 from components.schema import Answer, Call
@@ -128,7 +128,7 @@ def test_baselines_are_measured_once_and_record_their_snapshot(
     tmp_path: Path, tiny_base: Path
 ) -> None:
     cards = measured(tmp_path, tiny_base, [Case("Rome?", ROME)], [Case("Oslo?", OSLO)], tools=True)
-    again = harness.folders(
+    again = score_conditions.folders(
         tmp_path / "snapshot", tiny_base, {"base": None}, tmp_path / "scorecards", SETTINGS
     )
     assert all(output_folders.fetch(folders[HOLDOUT]) for folders in again.values())
@@ -136,7 +136,7 @@ def test_baselines_are_measured_once_and_record_their_snapshot(
     # By this an erasure finds the scorecards whose answers come from training rows.
     assert [cards[name].conditions["examples"] for name in (CONSTANT, NEAREST)] == [key, key]
     other = EvaluationSettings(precision="fp32", batch_size=4, max_new_tokens=3)
-    named = harness.folders(
+    named = score_conditions.folders(
         tmp_path / "snapshot", tiny_base, {"base": None}, tmp_path / "scorecards", other
     )
     assert named[CONSTANT] != again[CONSTANT]

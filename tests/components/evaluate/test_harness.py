@@ -58,7 +58,9 @@ class Bench:
             report=self.reports.append,
             now=NOW,
         )
-        assert folders == harness.folders(self.snapshot, self.base, models, self.root, settings)
+        assert folders == score_conditions.folders(
+            self.snapshot, self.base, models, self.root, settings
+        )
         return folders
 
     def stages(self) -> set[str]:
@@ -176,7 +178,7 @@ def test_a_killed_evaluation_is_repeated(bench: Bench):
 def test_different_settings_have_a_different_scorecard(bench: Bench):
     def key(settings: EvaluationSettings) -> Path:
         models = {"base": None}
-        folders = harness.folders(bench.snapshot, bench.base, models, bench.root, settings)
+        folders = score_conditions.folders(bench.snapshot, bench.base, models, bench.root, settings)
         return folders["base"][HOLDOUT]
 
     assert key(SETTINGS) != key(SETTINGS.model_copy(update={"max_new_tokens": 9}))

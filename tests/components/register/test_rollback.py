@@ -120,7 +120,7 @@ def test_a_rollback_can_be_taken_back_by_number(home: Settings) -> None:
     champions.roll_back(release_home.of(home), Order("back", "2", "bob", "it was the network"))
     assert registry.read_aliases("back") == Aliases(champion="2", previous=None)
     assert registry.version_numbered("back", "2").rolled_back == ""
-    assert champions.rolled_back(home.tables, "back", "a2") is None
+    assert release_state.rolled_back(home.tables, "back", "a2") is None
 
 
 @pytest.mark.slow

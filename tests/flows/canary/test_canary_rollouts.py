@@ -73,7 +73,7 @@ def test_an_approved_version_answers_a_share(running: CanaryHome) -> None:
 
 
 def rolled_back(made: CanaryHome, number: str) -> str | None:
-    return champions.rolled_back(made.home.tables, made.workload, made.version(number).adapter)
+    return release_state.rolled_back(made.home.tables, made.workload, made.version(number).adapter)
 
 
 def kinds_of(home: CanaryHome) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from components import scorecard
 from components.dataset.preference_files import PairRecord
-from components.evaluate import harness, task_metrics
+from components.evaluate import harness, score_conditions, task_metrics
 from components.evaluate.built_in import preference_accuracy, task_registry
 from components.evaluate.settings import EvaluationSettings
 from components.schema import Answer, Call
@@ -207,7 +207,7 @@ def test_different_pairs_change_the_key_and_different_weights_do_not(
     from dataclasses import replace
 
     def key(name: str, pairs: Sequence[PairRecord]) -> str:
-        folders = harness.folders(
+        folders = score_conditions.folders(
             build(tmp_path / name, pairs), tiny_base, {"base": None}, tmp_path, SETTINGS
         )
         return folders["base"]["preferences"].name

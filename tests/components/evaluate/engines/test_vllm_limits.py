@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from components.evaluate import harness
+from components.evaluate import score_conditions
 from components.evaluate.engines import vllm_limits
 from components.evaluate.engines.protocol import EngineError
 from components.evaluate.settings import EvaluationSettings
@@ -53,4 +53,4 @@ def test_without_vllm_an_evaluation_names_the_missing_package(tiny_base: Path, t
     settings = EvaluationSettings(engine="vllm", precision="fp32")
     snapshot = holdouts.build(tmp_path)
     with pytest.raises(EngineError, match=r"package vllm is not installed .* infra/gpus\.md"):
-        harness.folders(snapshot, tiny_base, {"base": None}, tmp_path, settings)
+        score_conditions.folders(snapshot, tiny_base, {"base": None}, tmp_path, settings)
