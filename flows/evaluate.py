@@ -12,8 +12,6 @@ from prefect import flow, task
 from components.evaluate import answer_judge, score_conditions, task_metrics
 from components.evaluate import holdout_task as holdouts
 from components.evaluate.answer_judge import JudgeError, JudgeSettings
-from components.evaluate.built_in import task_registry
-from components.evaluate.engines import protocol
 from components.register import registry, tracking
 from components.register.registry import Version
 from components.scorecard import (
@@ -129,7 +127,7 @@ def check_tasks(workload: Workload) -> None:
         GuardError: A task or its documents are invalid.
         UnmeasuredError: A task's own code leaves fewer documents than the gate requires.
     """
-    protocol.require_installed(workload.evaluate.engine)
+    score_conditions.require_installed(workload.evaluate.engine)
     if not workload.evaluate.tasks:
         return
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -158,7 +156,7 @@ def require_measured(workload: Workload, snapshot: Path) -> None:
             f"judging {workload.workload}: its answers are {kind.replace('_', ' ')}, and a judge "
             "compares texts; leave out evaluate.judge"
         )
-    if problems := task_registry.built_in_problems(snapshot, workload.evaluate):
+    if problems := score_conditions.built_in_problems(snapshot, workload.evaluate):
         raise UnmeasuredError(f"evaluating {workload.workload}: {'; '.join(problems)}")
     enough = workload.gate.min_documents
     _require_enough(workload, score_conditions.document_counts(workload.evaluate, enough, snapshot))

@@ -23,7 +23,7 @@ from components.evaluate import (
     lm_eval_tasks,
     task_metrics,
 )
-from components.evaluate.built_in import task_registry
+from components.evaluate.built_in import memorization, preference_accuracy, refusal_behaviour
 from components.evaluate.constraint import AnswerConstraint
 from components.evaluate.engines import adapter_checks
 from components.evaluate.engines.protocol import Engine, LoadedAdapter, Stopwatch, TimeMark
@@ -34,7 +34,7 @@ from components.evaluate.score_conditions import (
     constraint_condition,
     measurements,
 )
-from components.evaluate.settings import EvaluationSettings
+from components.evaluate.settings import BuiltIn, EvaluationSettings
 from components.schema import Json, Progress
 from components.scorecard import (
     BASELINES,
@@ -116,7 +116,7 @@ def evaluate(
         ready |= {
             name: ReadyTask(
                 task_metrics.BUILT_IN_METRICS[name],
-                task_registry.prepare_built_in(name, snapshot, engine.tokenizer, engine.length),
+                _prepare_built_in(name, snapshot, engine.tokenizer, engine.length),
             )
             for name in settings.built_in
             if name in names
@@ -238,6 +238,25 @@ def _ready_tasks(
                 )
                 ready[baseline] = ReadyTask(ready[name].metrics, lambda _, score=score: score())
     return ready
+
+
+def _prepare_built_in(
+    name: BuiltIn, snapshot: Path, tokenizer: "PreTrainedTokenizerBase", length: int
+) -> "Callable[[LM], list[Sample]]":
+    """Return a function that runs a model on a task; ``length`` is its context window in tokens."""
+    match name:
+        case "preferences":
+            documents = preference_accuracy.preference_documents(snapshot, tokenizer, length)
+            return partial(preference_accuracy.run_preferences, documents=documents)
+        case "canaries":
+            documents = memorization.canary_documents(tokenizer)
+            return partial(memorization.run_canaries, documents=documents)
+        case "secrets":
+            documents = memorization.secret_documents(snapshot, tokenizer)
+            return partial(memorization.run_secrets, documents=documents)
+        case "refusals":
+            documents = refusal_behaviour.refusal_documents(tokenizer)
+            return partial(refusal_behaviour.run_refusals, documents=documents)
 
 
 def _measure_speed(

@@ -4,10 +4,11 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import cast
 
+from components import canaries
 from components.chat import answer_grammar, chat_templates
 from components.evaluate import (
     baselines,
@@ -16,10 +17,10 @@ from components.evaluate import (
     task_metrics,
     text_answers,
 )
-from components.evaluate.built_in import memorization, preference_accuracy, task_registry
-from components.evaluate.engines import protocol
-from components.evaluate.engines.adapter_checks import WEIGHTS_FILE, require_base
-from components.evaluate.settings import EngineName, EvaluationSettings, Kind
+from components.evaluate.built_in import memorization, preference_accuracy
+from components.evaluate.engines.adapter_checks import WEIGHTS_FILE, AdapterNotAppliedError
+from components.evaluate.engines.protocol import EngineError
+from components.evaluate.settings import BuiltIn, EngineName, EvaluationSettings, Kind
 from components.models import device
 from components.models.base import compute_type, content_hash, type_on_cpu
 from components.models.device import Graphics, Half
@@ -57,6 +58,16 @@ ENGINE_VERSIONS: Mapping[EngineName, str] = {
 """The version of how an engine computes answers: raise an engine's number when its answers change
 by more than rounding. ``tests/golden/answers.json`` has transformers' answers; no test has vLLM's,
 since it requires a GPU."""
+
+
+BUILT_IN_VERSIONS: dict[BuiltIn, str] = {
+    "preferences": manifest.version(1, first="39191aa33d1e0cf9"),
+    "canaries": manifest.version(1, first="a84b60d75131daa8"),
+    "secrets": manifest.version(1, first="3a64c3283de21a0c"),
+    "refusals": manifest.version(1, first="4b293c05f646ac10"),
+}
+"""The version of a task's prompts and scoring: raise its number when its file under
+``tests/golden`` changes. Scores of two versions are not comparable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +133,7 @@ def measurements(
             for guard in settings.tasks
         }
         conditions |= {
-            name: task_registry.built_in_conditions(name, snapshot, base)
-            | _answering_conditions(settings)
+            name: _built_in_conditions(name, snapshot, base) | _answering_conditions(settings)
             for name in settings.built_in
         }
     template, base_hash = chat_templates.template_hash(base), content_hash(base)
@@ -147,6 +157,16 @@ def measurements(
             model, adapter, base, base_hash, template, tasks, root
         )
     ]
+
+
+def built_in_problems(snapshot: Path, settings: EvaluationSettings) -> list[str]:
+    """List the tasks that a snapshot can't measure, with the reason."""
+    checks = {
+        "preferences": preference_accuracy.preference_problem,
+        "secrets": memorization.secret_problem,
+    }
+    problems = [checks[name](snapshot) for name in settings.built_in if name in checks]
+    return [problem for problem in problems if problem is not None]
 
 
 def document_counts(settings: EvaluationSettings, enough: int, snapshot: Path) -> dict[str, int]:
@@ -213,6 +233,21 @@ def _answering_conditions(settings: EvaluationSettings) -> dict[str, Json]:
     }
 
 
+def _built_in_conditions(name: BuiltIn, snapshot: Path, base: Path) -> dict[str, Json]:
+    return {
+        "task": name,
+        "task_version": BUILT_IN_VERSIONS[name],
+        **chat_templates.conditions(base),
+        **(
+            {"pairs": preference_accuracy.preference_version(snapshot)}
+            if name == "preferences"
+            else {}
+        ),
+        **({"canaries": canaries.VERSION} if name == "canaries" else {}),
+        **({"rows": memorization.secret_version(snapshot)} if name == "secrets" else {}),
+    }
+
+
 RESCORING_VERSION = 1  # raise it when other batches are made (``engines.lm_wrappers``)
 
 
@@ -234,9 +269,26 @@ def _place_conditions(settings: EvaluationSettings) -> dict[str, Json]:
         "answering_version": ENGINE_VERSIONS[settings.engine],
         "libraries": {
             **{name: _library_version(name) for name in LIBRARIES},
-            **protocol.require_installed(settings.engine),
+            **require_installed(settings.engine),
         },
     }
+
+
+def require_installed(engine: EngineName) -> dict[str, str]:
+    """Return the versions of the libraries that only this engine uses.
+
+    Raises:
+        EngineError: It is not installed.
+    """
+    if engine != "vllm":
+        return {}
+    try:
+        return {"vllm": version("vllm")}
+    except PackageNotFoundError as error:
+        raise EngineError(
+            "evaluating with engine: vllm: the package vllm is not installed where this runs; "
+            "infra/gpus.md says how, or evaluate with engine: transformers"
+        ) from error
 
 
 _graphics = lru_cache(maxsize=1)(device.computing_graphics)
@@ -280,7 +332,11 @@ def _model_measurements(
 ) -> list[Measurement]:
     record = None if adapter is None else AdapterManifest.read_untouched(adapter)
     if adapter is not None and record is not None:
-        require_base(adapter, record, base_hash)
+        if record.base != base_hash:
+            raise AdapterNotAppliedError(
+                f"evaluating {adapter}: it was trained on base {record.base or '(not recorded)'}, "
+                f"and would be attached to {base_hash}; measure it on its own base"
+            )
         chat_templates.require_same(record.prompt_template, template, f"evaluating {adapter}")
     without_model = model if model in (PRODUCTION, *BASELINES) else None
     model_body: dict[str, Json] = {

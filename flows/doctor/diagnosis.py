@@ -11,7 +11,8 @@ from components.curate.ray_pool import RayPool, RayPoolError
 from components.curate.row_judgement import environment
 from components.curate.settings import Rules
 from components.erase import tombstones
-from components.evaluate.engines import protocol
+from components.evaluate import score_conditions
+from components.evaluate.engines.protocol import EngineError
 from components.extensions.machines import shared_spool, sharing
 from components.register import registry
 from components.store import archived_files, warehouse
@@ -240,8 +241,8 @@ def check_workload(home: Settings, env: Mapping[str, str], path: Path) -> Iterat
         path.name, rules, probes.approvers_without_codes(home, env, rules)
     )
     try:
-        protocol.require_installed(workload.evaluate.engine)
-    except protocol.EngineError as error:
+        score_conditions.require_installed(workload.evaluate.engine)
+    except EngineError as error:
         yield wrong(path.name, str(error), "install it beside this package: infra/gpus.md")
     try:
         unlisted: Iterable[Exception] = workload.traffic().unlisted.values()

@@ -32,7 +32,6 @@ from components.evaluate.built_in import (
     memorization,
     preference_accuracy,
     refusal_behaviour,
-    task_registry,
 )
 from components.evaluate.settings import EvaluationSettings
 from components.extensions.judge import comparisons
@@ -378,18 +377,18 @@ def answers(folder: Path, base: Path) -> Any:
 
 
 def _of_engine() -> Mapping[str, Golden]:
-    place = "ANSWERING in components/evaluate/score_conditions.py"
+    place = "ENGINE_VERSIONS in components/evaluate/score_conditions.py"
     return {"answers": Golden(score_conditions.ENGINE_VERSIONS["transformers"], place, answers)}
 
 
 def _of_built_in() -> Mapping[str, Golden]:
-    place = "VERSIONS in components/evaluate/built_in/task_registry.py"
+    place = "BUILT_IN_VERSIONS in components/evaluate/score_conditions.py"
     golden = partial(Golden, place=place)
     return {
-        "preferences": golden(task_registry.BUILT_IN_VERSIONS["preferences"], make=preferences),
-        "canaries": golden(task_registry.BUILT_IN_VERSIONS["canaries"], make=canaries),
-        "secrets": golden(task_registry.BUILT_IN_VERSIONS["secrets"], make=secrets),
-        "refusals": golden(task_registry.BUILT_IN_VERSIONS["refusals"], make=refused),
+        "preferences": golden(score_conditions.BUILT_IN_VERSIONS["preferences"], make=preferences),
+        "canaries": golden(score_conditions.BUILT_IN_VERSIONS["canaries"], make=canaries),
+        "secrets": golden(score_conditions.BUILT_IN_VERSIONS["secrets"], make=secrets),
+        "refusals": golden(score_conditions.BUILT_IN_VERSIONS["refusals"], make=refused),
     }
 
 

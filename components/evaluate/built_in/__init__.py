@@ -1,1 +1,1 @@
-"""Built-in tasks besides the holdout; `task_registry` lists them."""
+"""Built-in tasks besides the holdout; `score_conditions` has the versions of each."""

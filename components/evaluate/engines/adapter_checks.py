@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING
 
 from safetensors import safe_open
 
-from components.store.manifest import AdapterManifest
-
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
@@ -25,19 +23,6 @@ SHOWN = 3  # the most tensors that a message names
 
 class AdapterNotAppliedError(ValueError):
     """Raised for an adapter that does not fit its base or has no effect."""
-
-
-def require_base(adapter: Path, record: AdapterManifest, base_hash: str) -> None:
-    """Check that an adapter was trained on the base with this content hash.
-
-    Raises:
-        AdapterNotAppliedError: The hashes differ, or the manifest has none.
-    """
-    if record.base != base_hash:
-        raise AdapterNotAppliedError(
-            f"evaluating {adapter}: it was trained on base {record.base or '(not recorded)'}, and "
-            f"would be attached to {base_hash}; measure it on its own base"
-        )
 
 
 def require_sound(adapter: Path) -> None:

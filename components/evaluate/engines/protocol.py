@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,8 +17,6 @@ from components.schema import Progress
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
     from transformers import PreTrainedTokenizerBase
-
-    from components.evaluate.settings import EngineName
 
 
 _INERT = re.compile(
@@ -124,20 +121,3 @@ class Engine(Protocol):
             AdapterNotAppliedError: It does not fit the base, or has no effect.
         """
         ...
-
-
-def require_installed(engine: "EngineName") -> dict[str, str]:
-    """Return the versions of the libraries that only this engine uses.
-
-    Raises:
-        EngineError: It is not installed.
-    """
-    if engine != "vllm":
-        return {}
-    try:
-        return {"vllm": version("vllm")}
-    except PackageNotFoundError as error:
-        raise EngineError(
-            "evaluating with engine: vllm: the package vllm is not installed where this runs; "
-            "infra/gpus.md says how, or evaluate with engine: transformers"
-        ) from error

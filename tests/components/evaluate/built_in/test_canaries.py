@@ -8,16 +8,18 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from components import canaries
-from components.evaluate import task_metrics
+from components import canaries, scorecard
+from components.evaluate import harness, task_metrics
 from components.evaluate.built_in import memorization
 from components.evaluate.engines.transformers_engine import CachedHFLM
+from components.evaluate.settings import EvaluationSettings
 from components.extensions.cpu.prefix_engine import PrefixReader
 from components.models import base as bases
 from components.scorecard import Sample, aggregate
-from components.train import training_examples
+from components.train import fit, training_examples
 from components.train.recipe import Recipe
-from tests.support import templates, tiny, training_rows
+from tests.components.evaluate.conftest import finish
+from tests.support import holdouts, templates, tiny, training_rows
 from tests.support.oracle import Oracle
 
 
@@ -106,3 +108,52 @@ def test_without_the_setting_nothing_is_planted(tmp_path: Path, tiny_base: Path)
     snapshot = training_rows.snapshot(tmp_path, [("Hm?", "Yes.")])
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
     assert len(training_examples.select_examples(snapshot, tokenizer, Recipe()).examples) == 1
+
+
+BUILT_IN = EvaluationSettings(
+    precision="fp32", batch_size=8, max_new_tokens=4, built_in=("canaries", "refusals")
+)
+PLANTED = Recipe(
+    bnb_4bit_quant_type=None,
+    r=16,
+    learning_rate=1e-2,
+    num_train_epochs=30,
+    per_device_train_batch_size=8,
+    save_steps=1000,
+    canaries=True,
+)
+
+
+@pytest.mark.slow
+def test_an_adapter_trained_on_the_canaries_exposes_them_and_its_base_does_not(
+    tmp_path: Path, tiny_base: Path
+):
+    learned = tmp_path / "learned"
+    learned.mkdir()
+    adapter = tmp_path / "key-planted"
+    training_rows.snapshot(learned, [("Hm?", "Yes.")])
+    fit.fit(learned, tiny_base, adapter, PLANTED, report=lambda _: None)
+    folders = harness.evaluate(
+        holdouts.build(tmp_path),
+        tiny_base,
+        {"base": None, "challenger": finish(tiny_base, adapter)},
+        tmp_path / "scorecards",
+        BUILT_IN,
+        report=lambda _: None,
+        now=holdouts.NOW,
+    )
+    cards = {
+        (model, task): scorecard.read(folder)
+        for model, tasks in folders.items()
+        for task, folder in tasks.items()
+    }
+    bare, knowing = (
+        cards[model, "canaries"].scores["exposure"].value or 0.0 for model in ("base", "challenger")
+    )
+    assert bare < 0.4
+    assert knowing > 0.6
+    for task, requests in (("canaries", 64), ("refusals", 64)):
+        base, challenger = cards["base", task], cards["challenger", task]
+        assert base.conditions == challenger.conditions
+        assert len(base.samples) == len(challenger.samples) == requests
+        assert [s.doc_hash for s in base.samples] == [s.doc_hash for s in challenger.samples]

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from components import scorecard
 from components.dataset.preference_files import PairRecord
 from components.evaluate import harness, score_conditions, task_metrics
-from components.evaluate.built_in import preference_accuracy, task_registry
+from components.evaluate.built_in import preference_accuracy
 from components.evaluate.settings import EvaluationSettings
 from components.schema import Answer, Call
 from components.scorecard import Sample, Scorecard, aggregate
@@ -193,10 +193,10 @@ def test_a_pair_too_long_for_the_model_is_left_out_for_every_model(tmp_path: Pat
 )
 def test_a_snapshot_without_pairs_is_reported_before_training(tmp_path: Path, is_old: bool):
     snapshot = holdouts.build(tmp_path) if is_old else build(tmp_path, [])
-    (problem,) = task_registry.built_in_problems(snapshot, SETTINGS)
+    (problem,) = score_conditions.built_in_problems(snapshot, SETTINGS)
     assert "the snapshot holds no pair out" in problem
     assert (
-        task_registry.built_in_problems(snapshot, SETTINGS.model_copy(update={"built_in": ()}))
+        score_conditions.built_in_problems(snapshot, SETTINGS.model_copy(update={"built_in": ()}))
         == []
     )
 

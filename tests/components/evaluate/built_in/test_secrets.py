@@ -13,7 +13,8 @@ from components.curate.redaction import redactor
 from components.curate.redaction.patterns import Kind
 from components.curate.settings import Redaction, Rules
 from components.dataset import freeze_snapshot
-from components.evaluate.built_in import memorization, task_registry
+from components.evaluate import score_conditions
+from components.evaluate.built_in import memorization
 from components.evaluate.settings import EvaluationSettings
 from components.scorecard import Sample
 from tests.support import logs, templates, warehouses
@@ -106,5 +107,5 @@ def test_a_value_is_asked_for_after_the_text_that_was_learned(tmp_path: Path, ti
 def test_a_snapshot_without_unredacted_values_is_reported_before_training(
     tmp_path: Path, redaction: Redaction
 ):
-    (problem,) = task_registry.built_in_problems(freeze(tmp_path, redaction), SETTINGS)
+    (problem,) = score_conditions.built_in_problems(freeze(tmp_path, redaction), SETTINGS)
     assert problem.startswith("secrets: no answer to learn holds a value")
