@@ -6,7 +6,7 @@ of its cores or GPUs, not by wall time, which depends on other load.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -378,3 +378,17 @@ def _break_even(prices: Prices, before: Amount, speed: Speed | None) -> BreakEve
     full = speed.work.price(prices.hardware_per_hour) / speed.requests
     hourly = prices.hardware_per_hour / full * prices.utilization
     return BreakEven(before.value, full, prices.utilization, hourly)
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """The costs of answers.
+
+    ``request`` is the price of a request by the name of the model; ``usage`` is production's,
+    ``speed`` the challenger's.
+    """
+
+    bill: Bill
+    request: Mapping[str, Amount]
+    usage: Usage | None = None
+    speed: Speed | None = None

@@ -38,11 +38,11 @@ from components.store.warehouse import Connection
 from flows import (
     approvals,
     approver_keys,
-    evidence_reports,
     prefect_api,
     release_home,
     settings,
     trials,
+    turn_evidence,
 )
 from flows.approver_keys import SecretError
 from flows.prefect_api import Run
@@ -230,7 +230,7 @@ def ask_until_decided(brief: str, evidence: Evidence, workload: Workload) -> Dec
     rules = workload.approve.rules()
     while (decision := recorded_outcome(evidence.digest, rules)) is None:
         question = next_question(evidence)
-        card = record_answer.card(evidence_reports.data_card(evidence))
+        card = record_answer.card(turn_evidence.data_card(evidence))
         text = form_header(question, evidence, workload) + brief + card
         answer = wait_for_answer(question, text, workload)
         require_fresh(evidence, workload)  # else whoever caught it keeps what was answered
@@ -316,7 +316,7 @@ def form_header(question: Question, evidence: Evidence, workload: Workload) -> s
         answered,
         validity.counted_approvals(here, rules, starters),
         [link for link in earlier if link.kind in ("approve", "reject")],
-        evidence_reports.evidence_links(evidence),
+        turn_evidence.evidence_links(evidence),
         required=rules.required,
         sign=sign,
     )
@@ -334,7 +334,7 @@ def audit_text(home: Settings, evidence: Evidence) -> str:
     )
     if not output_folders.fetch(folder):
         return ""
-    audited = evidence_reports.reference_audit(home, evidence.subject.workload, folder)
+    audited = turn_evidence.reference_audit(home, evidence.subject.workload, folder)
     sentences = reference_errors.claim_sentences(audited, evidence.judgement.target)
     brief = (evidence.folder / evidence_folder.BRIEF).read_text()
     if not audited.answered or all(sentence in brief for sentence in sentences):

@@ -23,6 +23,7 @@ from components.gate.comparison import EarlierUse
 from components.gate.evidence_folder import Evidence, EvidenceSubject, TurnReference
 from components.gate.judgement import Judgement
 from components.gate.policy import Policy
+from components.gate.report import write_report
 from components.gate.report.words import Case
 from components.monitor import turn_starts
 from components.monitor.turn_starts import Cause, TurnStart
@@ -46,7 +47,6 @@ from flows import (
     approvals,
     candidate_search,
     evaluate,
-    evidence_reports,
     flow_runs,
     home_workloads,
     preregistration,
@@ -323,7 +323,7 @@ def conclude_turn(
         get_run_logger().info(objection)
         return TurnResult("rolled back")
     evidence = assemble_evidence(workload, snapshot, adapter, cards, champion, reference)
-    evidence_reports.publish_evidence(evidence)
+    turn_evidence.publish_evidence(evidence)
     get_run_logger().info(
         "%s: %s", evidence.judgement.outcome, "; ".join(evidence.judgement.reasons)
     )
@@ -422,15 +422,15 @@ def assemble_evidence(
         references=[
             *snapshot_figures.own_reference_sentences(home.tables, snapshot.path),
             *reference_errors.claim_sentences(
-                evidence_reports.reference_audit(home, workload.workload, snapshot.path),
+                turn_evidence.reference_audit(home, workload.workload, snapshot.path),
                 judgement.target,
             ),
         ],
-        turns=turn_evidence.earlier_turns(home, workload.workload, judgement.metric),
+        turns=write_report.earlier_turns(root, judgement.metric),
         note=workload.note,
     )
     with output_folders.while_kept(sources, root / digest):
-        return turn_evidence.write_evidence(
+        return write_report.write_evidence(
             case, root / digest, workload.gate, reference, now=datetime.now(UTC)
         )
 

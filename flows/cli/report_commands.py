@@ -44,9 +44,9 @@ def report(
     with errors.status("looking up the report"):
         from components.gate.evidence_folder import REPORT
         from components.store import manifest
-        from flows import evidence_reports
+        from flows import turn_evidence
 
-        folder = evidence_reports.find_evidence(settings.load(), workload, evidence)
+        folder = turn_evidence.find_evidence(settings.load(), workload, evidence)
         with exit_on(ValueError, code=1):
             manifest.read_untouched(folder)
     path = folder / REPORT

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from components.costs import Prices, Speed, TokenPrice, Usage, Work, answering, bill
+from components.costs import Costs, Prices, Speed, TokenPrice, Usage, Work, answering, bill
 from components.gate import judge
 from components.gate.evidence_folder import EvidenceSubject
 from components.gate.policy import Policy
 from components.gate.report.report_charts import Past
-from components.gate.report.words import Case, Costs
+from components.gate.report.words import Case
 from components.scorecard import HOLDOUT, PRODUCTION, Sample, Scorecard
 from tests.support.cards import card, pair
 

@@ -1,1 +1,1 @@
-"""Evidence as people read it: write_report writes charts, page and rows; brief the form."""
+"""Evidence as people read it: write_report writes its charts, page, rows and brief."""

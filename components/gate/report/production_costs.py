@@ -8,8 +8,8 @@ from statistics import fmean
 import numpy as np
 import scipy
 
-from components.costs import Bill, BreakEven, Speed, Usage, money
-from components.gate.report.words import Case, Costs, as_share, percent
+from components.costs import Bill, BreakEven, Costs, Speed, Usage, money
+from components.gate.report.words import Case, as_share, percent
 from components.scorecard import (
     CORRECTED_ONLY,
     HOLDOUT,

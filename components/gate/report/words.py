@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from components.costs import Amount, Bill, Speed, Usage
+from components.costs import Costs
 from components.gate.comparability import Measured
 from components.gate.evidence_folder import EvidenceSubject
 from components.gate.judgement import Comparison, Judgement, Slice, Terms
@@ -71,20 +71,6 @@ def _holdout_uses(terms: Terms, look: int) -> str:
         f"home recorded {count} at this holdout before{others}{doubled}, and looks of other homes "
         "are not known"
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """The costs of answers.
-
-    ``request`` is the price of a request by the name of the model; ``usage`` is production's,
-    ``speed`` the challenger's.
-    """
-
-    bill: Bill
-    request: Mapping[str, Amount]
-    usage: Usage | None = None
-    speed: Speed | None = None
 
 
 @dataclass(frozen=True, slots=True)

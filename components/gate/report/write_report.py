@@ -1,15 +1,19 @@
-"""Write the report of a case into its evidence folder: charts, page, all requests."""
+"""Write the evidence of a case: charts, report, brief for the approval form, all requests."""
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure as Chart
 
+from components.gate import evidence_folder
 from components.gate.comparability import Measured
-from components.gate.evidence_folder import REPORT, SAMPLES
+from components.gate.evidence_folder import REPORT, SAMPLES, Evidence, TurnReference
+from components.gate.policy import Policy
 from components.gate.report import (
     baseline_comparison,
     production_costs,
@@ -17,11 +21,12 @@ from components.gate.report import (
     words,
 )
 from components.gate.report.report_charts import Past, Point
-from components.gate.report.side_by_side import Figure, differing, figures
+from components.gate.report.side_by_side import Figure, differing, figures, take_turns
 from components.gate.report.words import Case
 from components.pages import charts, templates
-from components.scorecard import HOLDOUT, PRODUCTION, Sample, Scorecard, share_interval
-from components.store import manifest
+from components.scorecard import HOLDOUT, PRODUCTION, Difference, Sample, Scorecard, share_interval
+from components.store import manifest, output_folders
+from components.store.manifest import EvidenceManifest
 
 SCORE_TYPE = pa.map_(pa.string(), pa.float64())
 
@@ -180,3 +185,108 @@ def _conditions(case: Case) -> dict[str, str]:
         for name, value in sorted(stated.items())
         if name not in ("task", "holdout_version")
     }
+
+
+SHOWN_CHARACTERS = 600  # longer requests and answers are cut, so that five of them stay readable
+
+SHOWN = 5  # the most requests on which the two differ
+
+
+def write_brief(case: Case, shown: Sequence[Figure], picture: Path) -> str:
+    """Return the brief as Markdown, with the PNG of the figures' differences in it."""
+    lost, won = differing(case)
+    return templates.render(
+        "components/gate/brief.md.j2",
+        case=case,
+        sentence=words.verdict_sentence(case),
+        reasons=(*case.judgement.reasons, *words.term_sentences(case.judgement)),
+        baselines=baseline_comparison.hold(case),
+        figures=shown,
+        picture=templates.inline(picture),
+        change=words.change_sentence(case),
+        kept=production_costs.sentence(case),
+        break_even=production_costs.break_even(case.costs.bill),
+        charges=production_costs.cost_rows(case.costs),
+        **words.FORMATS,
+        lost=len(lost),
+        won=len(won),
+        differing=[
+            (
+                difference in won,
+                difference.challenger.example_id,
+                _answers(case.subject.opponent_name, difference),
+            )
+            for difference in take_turns(lost, won, SHOWN)
+        ],
+    )
+
+
+def _answers(opponent: str, difference: Difference) -> str:
+    texts = {
+        "asked": difference.challenger.request,
+        "right": difference.challenger.reference,
+        opponent: difference.opponent.output,
+        "challenger": difference.challenger.output,
+    }
+    return "\n".join(line for label, text in texts.items() for line in _wrapped(label, text))
+
+
+def _wrapped(label: str, text: str) -> list[str]:
+    line = templates.visible(" ".join(text.split()))
+    if len(line) > SHOWN_CHARACTERS:
+        line = line[:SHOWN_CHARACTERS] + " ..."
+    return [f"{label}:", *textwrap.wrap(line, 56, initial_indent="  ", subsequent_indent="  ")]
+
+
+def write_evidence(
+    case: Case, folder: Path, policy: Policy, turn: TurnReference, *, now: datetime
+) -> Evidence:
+    """Write the evidence of a turn: pictures, report, brief, every request; the manifest last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scores = dict(evidence_folder.scores(case.challenger[HOLDOUT], case.opponent[HOLDOUT]))
+    if policy.task in case.challenger and policy.task in case.opponent:
+        scores |= evidence_folder.scores(case.challenger[policy.task], case.opponent[policy.task])
+    shown = write(
+        case,
+        folder,
+        this=_past(
+            f"{now:%m-%d}",
+            case.subject.holdout_version,
+            case.judgement.outcome,
+            scores.get(case.judgement.metric, {}),
+        ),
+    )
+    text = write_brief(case, shown, folder / PICTURES["differences"])
+    return evidence_folder.finish(
+        folder,
+        case.subject,
+        case.judgement,
+        policy,
+        scores,
+        brief=text,
+        now=now,
+        account=production_costs.account(case),
+        baselines=baseline_comparison.scores(case),
+        baseline_sentences=baseline_comparison.hold(case).sentences,
+        turn=turn,
+    )
+
+
+def _past(day: str, holdout_version: str, outcome: str, scored: Mapping[str, float | None]) -> Past:
+    figures = (scored.get(name) for name in ("challenger", "low", "high", "opponent"))
+    return Past(day, holdout_version, outcome, *figures)
+
+
+def earlier_turns(root: Path, metric: str) -> list[Past]:
+    """List the results of the turns with evidence in a folder on a metric, oldest first."""
+    folders = output_folders.find(root)
+    records = [EvidenceManifest.read(path) for path in folders]
+    return [
+        _past(
+            record.created_at[5:10],
+            record.subject.holdout_version,
+            record.judgement.outcome,
+            record.scores.get(metric, {}),
+        )
+        for record in sorted(records, key=lambda record: record.age)
+    ]

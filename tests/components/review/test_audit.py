@@ -15,7 +15,7 @@ from components.dataset import freeze_snapshot, held_references
 from components.gate.evidence_folder import Evidence
 from components.review import audit
 from components.schema import Json
-from flows import approval_loop, evidence_reports, settings, snapshots, workload_file
+from flows import approval_loop, settings, snapshots, turn_evidence, workload_file
 from flows.cli import review_commands
 from flows.workload_file import Workload
 from tests.support import gate_cases, logs, warehouses
@@ -116,7 +116,7 @@ def test_answers_are_counted_and_what_is_left_out_counts_as_wrong(home: Path) ->
     answer(home, lines[5:6], correction="Take none, it is dry there all the year.")
     answer(home, lines[:1], verdict="bad")  # the first answer stays
     snapshot = freeze_snapshot.newest_snapshot(settings.load().snapshots, "weather")
-    audited = evidence_reports.reference_audit(settings.load(), "weather", snapshot)
+    audited = turn_evidence.reference_audit(settings.load(), "weather", snapshot)
     assert (audited.drawn, audited.answered, audited.wrong) == (8, 6, 2)
     assert (audited.faults, audited.auditors) == (4, ("ann",))
 
@@ -152,7 +152,7 @@ def test_a_reference_that_was_repaired_after_it_was_drawn_counts_as_wrong(home: 
         line["interaction_id"] for line in lines[1:]
     ]
     answer(home, left, verdict="good")
-    audited = evidence_reports.reference_audit(settings.load(), "weather", folder)
+    audited = turn_evidence.reference_audit(settings.load(), "weather", folder)
     assert (audited.drawn, audited.answered, audited.faults) == (8, 7, 1)
 
 

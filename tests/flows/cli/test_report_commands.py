@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.policy import Policy
-from flows import turn_evidence
+from components.gate.report import write_report
 from flows.cli import turn_watch
 from flows.cli.main import app
 from flows.settings import Settings, load
@@ -46,7 +46,7 @@ def turned(home: Settings, days: int, *, floor: float = 0.5) -> Evidence:
     folder = home.evidence / "support" / digest
     now = NOW + timedelta(days=days)
     turn = TurnReference("t1", "w1")
-    return turn_evidence.write_evidence(replace(case, digest=digest), folder, policy, turn, now=now)
+    return write_report.write_evidence(replace(case, digest=digest), folder, policy, turn, now=now)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_the_manifest_has_the_digest_of_everything_that_is_shown(written: list[E
 
 @pytest.mark.usefixtures("turns")
 def test_the_turns_before_are_told_in_their_order(home: Settings) -> None:
-    first, second = turn_evidence.earlier_turns(home, "support", "correct_name")
+    first, second = write_report.earlier_turns(home.evidence / "support", "correct_name")
     assert (first.day, second.day) == ("01-02", "01-03")
     assert first.challenger == pytest.approx(100 / 112)
     assert first.low is not None

@@ -11,7 +11,7 @@ from markdown_it.token import Token
 
 from components.evaluate.task_metrics import CALL_METRICS
 from components.gate.policy import Policy
-from components.gate.report import brief
+from components.gate.report import write_report
 from components.gate.report.side_by_side import figures
 from components.gate.report.words import Case
 from components.scorecard import CONSTANT
@@ -22,7 +22,9 @@ from tests.support.cards import card, in_clusters, pair
 def page(tmp_path: Path, case: Case) -> str:
     picture = tmp_path / "differences.png"
     picture.write_bytes(b"a picture")
-    return brief.write(case, figures(case.challenger, case.opponent, case.judgement), picture)
+    return write_report.write_brief(
+        case, figures(case.challenger, case.opponent, case.judgement), picture
+    )
 
 
 def parsed(text: str) -> list[Token]:
@@ -176,7 +178,7 @@ def test_a_long_answer_is_cut_visibly(tmp_path: Path) -> None:
     (fence,) = (
         t for t in parsed(page(tmp_path, gate_cases.build(ours, theirs))) if t.type == "fence"
     )
-    assert len(fence.content) < 4 * brief.SHOWN_CHARACTERS * 1.1 + 100
+    assert len(fence.content) < 4 * write_report.SHOWN_CHARACTERS * 1.1 + 100
     assert fence.content.count(" ...") == 4
 
 
