@@ -7,7 +7,7 @@ export DO_NOT_TRACK := 1
 # The many processes of the tests share what Python compiles, as on any machine that doesn't forbid it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo spin test test-slow test-production test-vllm test-clients test-lake test-bounds coverage check lock sbom audit clean
+.PHONY: demo spin test test-slow test-production test-vllm test-clients test-lake test-bounds coverage check check-style check-types lock sbom audit clean
 
 demo: .venv/installed       ## one whole turn on real traffic, to the gate's verdict and on
 	@exec $(BIN)/flywheel demo
@@ -69,14 +69,19 @@ test-bounds:                ## the default suite on the lowest and the highest d
 coverage: .venv/installed-dev   ## the default suite with line coverage of components/
 	$(BIN)/pytest --cov --cov-report term --cov-fail-under 85
 
-# With Node's own limit of 4 GB pyright forgets what it has read, and takes half an hour, not 3 minutes.
 check: .venv/installed-dev  ## format, lint, names, size, types, layering, SQL
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync check-types check-style
+
+check-style:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/sqlfluff lint --disable-progress-bar sql
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.names
 	$(BIN)/python -m tests.house
+
+# With Node's own limit of 4 GB pyright forgets what it has read, and takes half an hour, not 3 minutes.
+check-types:
 	NODE_OPTIONS=--max-old-space-size=8192 $(BIN)/pyright
 
 lock: .venv-tools/installed ## the images' pins anew, with hashes
