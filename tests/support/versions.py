@@ -83,9 +83,7 @@ def workload(name: str, base_model: Path) -> Workload:
 def say_yes(home: Settings, name: str, number: int) -> None:
     """Put the approval into the chain, as a promotion does when it has heard it."""
     with warehouses.connect(home.tables) as con, warehouse.transaction(con):
-        decision_log.append_event(
-            con, LogEvent("approve", name, f"e{number}", f"run-{number}", NOW, "ann", "good")
-        )
+        _append_yes(con, name, number)
 
 
 def approve(name: str, number: int, base_model: Path) -> None:
@@ -97,16 +95,29 @@ def approve(name: str, number: int, base_model: Path) -> None:
 
 def record_champion(name: str, number: int, evidence: str) -> None:
     """Make a registered and approved version champion, as a promotion does."""
-    home, keys = settings.load(), (name, str(number), evidence, f"a{number}")
-    change = release_state.plan_promotion(*keys, by="ann", reason="good")
+    home = settings.load()
     with warehouses.connect(home.tables) as con, warehouse.transaction(con):
-        release_state.append_change(con, change, NOW)
+        _append_promotion(con, name, number, evidence)
     champions.project(release_home.of(home), name)
 
 
 def crowned(name: str, count: int, home: Settings) -> None:
-    """Approve so many versions, one after the other."""
+    """Approve so many versions, one after the other; what follows from it is projected once."""
     for number in range(1, count + 1):
-        say_yes(home, name, number)
         ask(name, number)
-        record_champion(name, number, f"e{number}")
+    with warehouses.connect(home.tables) as con, warehouse.transaction(con):
+        for number in range(1, count + 1):
+            _append_yes(con, name, number)
+            _append_promotion(con, name, number, f"e{number}")
+    champions.project(release_home.of(home), name)
+
+
+def _append_yes(con: warehouse.Connection, name: str, number: int) -> None:
+    run = f"run-{number}"
+    decision_log.append_event(con, LogEvent("approve", name, f"e{number}", run, NOW, "ann", "good"))
+
+
+def _append_promotion(con: warehouse.Connection, name: str, number: int, evidence: str) -> None:
+    keys = (name, str(number), evidence, f"a{number}")
+    change = release_state.plan_promotion(*keys, by="ann", reason="good")
+    release_state.append_change(con, change, NOW)
