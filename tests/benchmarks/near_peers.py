@@ -162,7 +162,7 @@ def _in_bands(signatures: npt.NDArray[np.uint32]) -> CandidatePairs:
 
 def _verified(column: WordColumn, pairs: CandidatePairs, threshold: float) -> Found:
     with ThreadPoolExecutor(duplicates.THREADS) as pool:
-        near = pairs.where(duplicates.jaccards(column, pairs, pool) >= threshold)
+        near = pairs.where(duplicates.jaccards(column, pairs, pool, threshold) >= threshold)
     return set(zip(near.left.tolist(), near.right.tolist(), strict=True))
 
 

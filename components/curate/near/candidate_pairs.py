@@ -128,14 +128,16 @@ def in_crowds(groups: Groups) -> Iterator[CandidatePairs]:
     members = groups.texts[_members(starts, sizes)]
     crowds = np.repeat(np.arange(len(starts)), sizes)
     typical = np.lexsort((members, groups.own[members], crowds))
-    smallest_first = np.lexsort((crowds, sizes[crowds], members))
+    by_size = np.argsort(sizes, kind="stable")
     hidden = groups.crowds[members] >= groups.shared[members]
+    # By one key: by three keys it takes several times as long.
+    pairs = _decoded(np.sort(_joined(members[hidden], np.argsort(by_size)[crowds[hidden]])))
+    texts, crowds = pairs.left, by_size[pairs.right]
     for turn in range(ROUNDS if len(starts) else 0):
         leaders = members[typical[_before(sizes) + turn]][crowds]
-        by_member = smallest_first[(hidden & (leaders != members))[smallest_first]]
-        _, once = np.unique(members[by_member], return_index=True)
-        chosen = by_member[once]
-        yield _decoded(sorted_set(_codes(members[chosen], leaders[chosen])))
+        others = np.flatnonzero(leaders != texts)
+        chosen = others[np.unique(texts[others], return_index=True)[1]]
+        yield _decoded(sorted_set(_codes(texts[chosen], leaders[chosen])))
 
 
 def _parts(
@@ -182,8 +184,11 @@ def _before(sizes: Positions) -> Positions:
 
 
 def _codes(left: Positions, right: Positions) -> Hashes:
-    low, high = np.minimum(left, right), np.maximum(left, right)
-    return (low.astype(np.uint64) << _HALF) | high.astype(np.uint64)
+    return _joined(np.minimum(left, right), np.maximum(left, right))
+
+
+def _joined(high: Positions, low: Positions) -> Hashes:
+    return (high.astype(np.uint64) << _HALF) | low.astype(np.uint64)
 
 
 def _decoded(codes: Hashes) -> CandidatePairs:

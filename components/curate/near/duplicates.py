@@ -1,6 +1,6 @@
 """Cluster near-duplicate texts by their verified Jaccard similarity."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from components.curate.near import candidate_pairs, hashed_words, prefixes, shingles, word_runs
+from components.curate.near import candidate_pairs, prefixes, shingles
 from components.curate.near.candidate_pairs import CandidatePairs
 from components.curate.near.hashed_words import (
     HAS_DIGIT,
@@ -27,17 +27,21 @@ from components.curate.settings import THRESHOLD
 
 JACCARDS_AT_ONCE = 4096
 PAIRED_WORDS = 1 << 23  # of the texts of the pairs that are compared at once
-LEAST_WORDS = 1 << 7  # of a text, so that fewer than 2^16 clusters are compared at once
+LEAST_WORDS = 1 << 7  # of a text, so that fewer than 2^16 are compared at once
 
-DENSE = 16
-"""Where a cluster has a pair for so many of all its pairs of texts, twice, all its texts are
-multiplied with each other: a pair by itself costs a pass over both texts."""
+ODD_BITS = 2048  # of a text, a multiple of 64
+ROUNDING = 1e-6  # of a bound of whole numbers
 
 THREADS = 2
 
 
-def jaccards(texts: WordColumn, pairs: CandidatePairs, pool: Executor) -> npt.NDArray[np.float64]:
-    """Return each pair's Jaccard similarity of shingle sets; 0 for texts without shingles."""
+def jaccards(
+    texts: WordColumn, pairs: CandidatePairs, pool: Executor, least: float
+) -> npt.NDArray[np.float64]:
+    """Return each pair's Jaccard similarity of shingle sets; 0 for texts without shingles.
+
+    Similarities below ``least`` may be returned as 0.
+    """
     # Pairs of one cluster together, so that each text is hashed once, though few are at a time.
     clusters = _components(pairs, len(texts))
     order = np.argsort(clusters[pairs.left], kind="stable")
@@ -52,83 +56,56 @@ def jaccards(texts: WordColumn, pairs: CandidatePairs, pool: Executor) -> npt.ND
     values = np.empty(len(pairs))
     for start, stop in pairwise([*starts, len(pairs)]):
         part = slice(start, stop)
-        values[order[part]] = _jaccards(texts, ordered.where(part), pool)
+        values[order[part]] = _jaccards(texts, ordered.where(part), pool, least)
     return values
 
 
-def _jaccards(texts: WordColumn, pairs: CandidatePairs, pool: Executor) -> npt.NDArray[np.float64]:
+def _jaccards(
+    texts: WordColumn, pairs: CandidatePairs, pool: Executor, least: float
+) -> npt.NDArray[np.float64]:
     places, ends = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
     left, right = ends[: len(pairs)], ends[len(pairs) :]
     rows = _rows(texts.at(places), pool)
-    clusters = _components(CandidatePairs(left, right), len(places))
-    texts_in, pairs_in = np.bincount(clusters), np.bincount(clusters[left])
-    dense = texts_in**2 <= DENSE * pairs_in
-    together = dense[clusters[left]]
-    shared = np.empty(len(pairs), np.int64)
-    shared[together] = _shared_in_clusters(
-        rows, np.where(dense[clusters], clusters, -1), left[together], right[together]
-    )
-    alone = partial(_shared, rows, left[~together], right[~together])
-    blocks = range(0, int((~together).sum()), JACCARDS_AT_ONCE)
-    shared[~together] = np.concatenate([np.zeros(0, np.int64), *in_order(pool, alone, blocks)])
     sizes = np.diff(rows.indptr)
-    return shared / np.maximum(sizes[left] + sizes[right] - shared, 1)
+    together = sizes[left] + sizes[right]
+    differing = _of_blocks(pool, partial(_differing, _odd_bits(rows)), left, right)
+    near = np.flatnonzero(differing <= together * (1 - least) / (1 + least) + ROUNDING)
+    shared = _of_blocks(pool, partial(_shared, rows), left[near], right[near])
+    values = np.zeros(len(pairs))
+    values[near] = shared / np.maximum(together[near] - shared, 1)
+    return values
 
 
-def _shared_in_clusters(
-    rows: sparse.csr_matrix, clusters: Positions, left: Positions, right: Positions
+def _of_blocks(
+    pool: Executor,
+    work: Callable[[Positions, Positions], Positions],
+    left: Positions,
+    right: Positions,
 ) -> Positions:
-    """Count the shingles that pairs share by the product of all texts of a cluster.
-
-    A text has a cluster's number, or -1 if it is in no pair. Of a shingle that most of a cluster's
-    texts have, the texts that lack it are multiplied: those of a template differ in few.
-    """
-    if not len(left):
-        return np.zeros(0, np.int64)
-    texts = np.flatnonzero(clusters >= 0)
-    numbers = np.unique(clusters[texts], return_inverse=True)[1]
-    chosen = rows[texts]
-    owners = np.repeat(np.arange(len(texts)), np.diff(chosen.indptr))
-    # A cluster's shingles are its own columns, so that no other one's texts are multiplied.
-    keys = (numbers[owners].astype(np.uint64) << np.uint64(HASH_BITS)) | chosen.indices.astype(
-        np.uint64
-    )
-    order = np.argsort(keys)
-    ordered, owners = keys[order], owners[order]
-    starts = word_runs.starts_of(ordered)
-    having = np.diff(starts, append=len(ordered))
-    columns = np.repeat(np.arange(len(starts)), having)
-    sizes = np.bincount(numbers)
-    of_columns = numbers[owners[starts]]
-    are_usual = 2 * having > sizes[of_columns]
-    # A place for each text of the cluster of each usual shingle, in their order.
-    grid = hashed_words.bounds_of(np.where(are_usual, sizes[of_columns], 0))
-    by_cluster = np.argsort(numbers, kind="stable")
-    begins = hashed_words.bounds_of(sizes)
-    ranks = np.empty(len(texts), np.int64)
-    ranks[by_cluster] = np.arange(len(texts)) - begins[numbers[by_cluster]]
-    has_usual = are_usual[columns]
-    are_lacking = np.ones(int(grid[-1]), np.bool_)
-    are_lacking[grid[columns[has_usual]] + ranks[owners[has_usual]]] = False
-    lacking = np.flatnonzero(are_lacking)
-    lacked = np.searchsorted(grid, lacking, "right") - 1
-    lackers = by_cluster[begins[of_columns[lacked]] + lacking - grid[lacked]]
-    at = np.concatenate([owners[~has_usual], lackers])
-    of = np.concatenate([columns[~has_usual], lacked])
-    counted = sparse.csr_matrix((np.ones(len(at), np.int32), (at, of)), (len(texts), len(starts)))
-    places = np.empty(len(clusters), np.int64)
-    places[texts] = np.arange(len(texts))
-    first, second = places[left], places[right]
-    products = np.asarray((counted @ counted.T)[first, second], np.int64).ravel()
-    usual = np.bincount(of_columns[are_usual], minlength=len(sizes))[numbers]
-    lacks = np.bincount(lackers, minlength=len(texts))
-    return products + usual[first] - lacks[first] - lacks[second]
+    """Return the numbers of pairs, of which ``work`` counts few at a time."""
+    starts = range(0, len(left), JACCARDS_AT_ONCE)
+    blocks = [slice(start, start + JACCARDS_AT_ONCE) for start in starts]
+    counts = in_order(pool, lambda block: work(left[block], right[block]), blocks)
+    return np.concatenate([np.zeros(0, np.int64), *counts])
 
 
-def _shared(rows: sparse.csr_matrix, left: Positions, right: Positions, start: int) -> Positions:
-    """Count the shingles that each pair of a block shares."""
-    block = slice(start, start + JACCARDS_AT_ONCE)
-    return rows[left[block]].multiply(rows[right[block]]).getnnz(axis=1)
+def _odd_bits(rows: sparse.csr_matrix) -> Hashes:
+    """Return for each text the bits of which it has an odd number of shingles, by their hashes."""
+    sizes = np.diff(rows.indptr)
+    of_texts = np.repeat(np.arange(len(sizes)) * ODD_BITS, sizes) + rows.indices % ODD_BITS
+    bits = np.zeros(len(sizes) * ODD_BITS // 64, np.uint64)
+    np.bitwise_xor.at(bits, of_texts // 64, np.uint64(1) << (of_texts % 64).astype(np.uint64))
+    return bits.reshape(len(sizes), -1)
+
+
+def _differing(odd: Hashes, left: Positions, right: Positions) -> Positions:
+    """Return how many bits of each pair differ: at most as many as its shingles do."""
+    return np.bitwise_count(odd[left] ^ odd[right]).sum(axis=1, dtype=np.int64)
+
+
+def _shared(rows: sparse.csr_matrix, left: Positions, right: Positions) -> Positions:
+    """Count the shingles that each pair shares."""
+    return rows[left].multiply(rows[right]).getnnz(axis=1)
 
 
 def _rows(texts: WordColumn, pool: Executor) -> sparse.csr_matrix:
@@ -287,7 +264,7 @@ def _near(
     near, values = CandidatePairs(nobody, nobody), [np.zeros(0)]
 
     def verify(pairs: CandidatePairs) -> CandidatePairs:
-        measured = jaccards(texts.words, pairs, pool)
+        measured = jaccards(texts.words, pairs, pool, threshold)
         values.append(measured[measured >= threshold])
         return near.joined(pairs.where(measured >= threshold))
 
