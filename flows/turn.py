@@ -54,7 +54,6 @@ from flows import (
     settings,
     train,
     turn_evidence,
-    validation,
 )
 from flows.collect import collect
 from flows.curate import curate
@@ -248,7 +247,7 @@ def find_adapter(workload: Workload, snapshot: Path, key: str) -> Path:
     if len(adapters) != 1:
         names = ", ".join(adapter.name for adapter in adapters) or "none"
         raise LookupError(f"looking up adapter {key} of {workload.workload}: found {names}")
-    validation.require_unlearned(home, workload.workload, adapters[0], snapshot, HOLDOUT)
+    evaluate.require_unlearned(home, workload.workload, adapters[0], snapshot, HOLDOUT)
     return adapters[0]
 
 
@@ -371,7 +370,7 @@ def assemble_evidence(
     ``SourceGoneError``: an erasure has deleted some of what it is made from meanwhile.
     """
     home, made_from = settings.load(), AdapterManifest.read(adapter)
-    validation.require_unlearned(home, workload.workload, adapter, snapshot.path, HOLDOUT)
+    evaluate.require_unlearned(home, workload.workload, adapter, snapshot.path, HOLDOUT)
     sources = output_folders.count_copies([snapshot.path, *evaluate.all_folders(cards)])
     if not evaluate.is_champion_measured(cards, champion, adapter):
         raise OpponentChangedError(

@@ -25,8 +25,8 @@ from components.store import ledger, manifest, output_folders, warehouse
 from components.store.manifest import folder_digest
 from components.store.output_folders import SourceGoneError
 from flows import evaluate, home_workloads, settings, turn
+from flows.evaluate import LearnedError
 from flows.home_workloads import ForeignPathError
-from flows.validation import LearnedError
 from flows.workload_file import Workload
 from tests.components.gate.test_betting import grown
 from tests.flows.test_holdout_uses import CARRIED
