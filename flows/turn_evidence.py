@@ -8,8 +8,9 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.context import TaskRunContext
 
 from components import costs
+from components.chat import token_counts
 from components.costs import Costs
-from components.dataset import held_references, snapshot_figures
+from components.dataset import held_references
 from components.dataset.snapshot_figures import CARD
 from components.decide import decision_log
 from components.gate import evidence_folder
@@ -50,9 +51,7 @@ def compute_costs(
         if HOLDOUT in tasks
     }
     ratio = workload.cost.production_token_ratio
-    used = snapshot_figures.production_usage(
-        home.tables, home.scratch, snapshot, workload.base, ratio
-    )
+    used = token_counts.production_usage(home.tables, home.scratch, snapshot, workload.base, ratio)
     bill = costs.bill(
         workload.cost,
         production=used,

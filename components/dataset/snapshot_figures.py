@@ -1,20 +1,16 @@
-"""Read a snapshot's figures: counts for its card, token usage, differences of two snapshots."""
+"""Read a snapshot's figures: counts for its card, differences of two snapshots."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import cast
 
 import pyarrow.parquet as pq
 
-from components.chat import prompt, token_counts
-from components.costs import Usage
 from components.dataset.example_rows import Lengths
 from components.dataset.preference_files import Digests
-from components.schema import Answer, Json, Message, Paraphrases
+from components.schema import Answer, Json, Paraphrases
 from components.store import warehouse
 from components.store.manifest import SnapshotManifest
 from components.store.warehouse import Connection, Location
@@ -256,102 +252,6 @@ def answer_kind(answer: Answer) -> str:
         return "text"
     called = "one call" if len(answer.calls) == 1 else "several calls"
     return f"{called} with text" if answer.text.strip() else called
-
-
-LOGGED = "as the logs say"
-
-MESSAGE_TOKENS = 4
-"""What an API adds for each message, and once for the reply, as OpenAI counts its own models
-("How to count tokens with Tiktoken", OpenAI Cookbook)."""
-
-
-@dataclass(frozen=True, slots=True)
-class _LoggedUsage:
-    requests: int
-    models: int
-    input_tokens: float
-    cached_tokens: float
-    written_tokens: float
-    output_tokens: float
-
-
-def production_usage(
-    path: Location, scratch: Path, snapshot: Path, base: Path | None, ratio: float = 1.0
-) -> Usage | None:
-    """Return production's mean tokens per request: as logged, else counted from the texts.
-
-    The input is the text of each message and the JSON of the tools with their schemas; the output
-    is the logged answer, calls as JSON, or the reference if it was not logged. Images are not
-    counted. ``None`` if neither the logs nor a tokenizer has counts.
-
-    Args:
-        path: The warehouse; locked only while logged usage is read, not while tokens are counted.
-        scratch: DuckDB's folder for spilled data.
-        snapshot: A finished snapshot.
-        base: The base's folder, whose tokenizer counts if the logs have no ``usage``.
-        ratio: The tokens that production bills per token of the base.
-    """
-    names = pq.read_schema(snapshot / "holdout.parquet").names
-    columns = ["interaction_ids", "messages", "tools", "answer", "logged_answer"]
-    rows = pq.read_table(
-        snapshot / "holdout.parquet", columns=[name for name in columns if name in names]
-    ).to_pylist()
-    ids = sorted({key for row in rows for key in row["interaction_ids"]})
-    with warehouse.connect(path) as con:
-        (logged,) = warehouse.records(
-            con, "marts/production_usage", _LoggedUsage, interaction_ids=ids
-        )
-    if logged.requests:
-        means = logged.input_tokens, logged.output_tokens
-        several = f", of {logged.models} models that are priced as one"
-        source = LOGGED + several * (logged.models > 1)
-        cached = logged.cached_tokens, logged.written_tokens
-        return Usage(*means, logged.requests, source, *cached)
-    with warehouse.in_memory(scratch) as con:
-        counter = token_counts.counter(con, base)
-        if counter is None or not rows:
-            return None
-        input_tokens = sum(counter.count([_sent(row) for row in rows]))
-        output_tokens = sum(counter.count([_came_back(row) for row in rows]))
-    input_tokens += sum(MESSAGE_TOKENS * (1 + len(json.loads(row["messages"]))) for row in rows)
-    return Usage(
-        ratio * input_tokens / len(rows),
-        ratio * output_tokens / len(rows),
-        len(rows),
-        describe_count(ratio),
-    )
-
-
-def describe_count(ratio: float) -> str:
-    """Return the sentence on how tokens are counted if the logs have no usage."""
-    return (
-        "texts and the JSON of tools and calls, counted by the base's tokenizer, with "
-        f"{MESSAGE_TOKENS} tokens for each message, x {ratio:g} (cost.production_token_ratio), "
-        "since the logs have no usage"
-    )
-
-
-def _sent(row: dict[str, str]) -> list[Message]:
-    """Return the request's texts: messages, the calls in them, and tools."""
-    messages = cast("list[dict[str, Json]]", json.loads(row["messages"]))
-    calls = [message["tool_calls"] for message in messages if message.get("tool_calls")]
-    tools: list[Json] = json.loads(row["tools"])
-    return _texts([*map(prompt.text_of, messages), *map(_as_sent, [*calls, *tools])])
-
-
-def _came_back(row: dict[str, str]) -> list[Message]:
-    answer = Answer.from_json(row.get("logged_answer") or row["answer"])
-    calls = [_as_sent({"name": call.name, "arguments": call.arguments}) for call in answer.calls]
-    return _texts([answer.text, *calls])
-
-
-def _as_sent(value: Json) -> str:
-    """Dump JSON as clients send it: compact and not ASCII-escaped."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _texts(texts: Iterable[str]) -> list[Message]:
-    return [{"role": "user", "content": text} for text in texts if text]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from components import costs, scorecard
+from components.chat import token_counts
 from components.costs import Prices, Work
-from components.dataset import snapshot_figures
 from components.schema import Answer
 from components.scorecard import BASE, CHALLENGER, HOLDOUT
 from components.store import manifest
@@ -51,12 +51,12 @@ def test_costs_are_those_of_the_measured_speed_the_training_and_the_logs(
     workload = Workload.model_construct(workload="support", base=base, cost=gate_cases.PRICES)
     figures = turn_evidence.compute_costs(home, workload, snapshot, adapter, cards, "base")
     assert figures.bill.challenger.value == pytest.approx(0.5 * 0.36 / 3600)
-    asked, answered = len("Is it raining?") + 2 * snapshot_figures.MESSAGE_TOKENS, len("Yes")
+    asked, answered = len("Is it raining?") + 2 * token_counts.MESSAGE_TOKENS, len("Yes")
     assert figures.bill.production.value == pytest.approx((asked * 2.5 + answered * 10) / 1e6)
     assert figures.bill.training.value == pytest.approx(0.5)
     assert figures.request["base"].value == figures.request["challenger"].value
     assert figures.usage is not None
-    assert figures.usage.source == snapshot_figures.describe_count(1)
+    assert figures.usage.source == token_counts.describe_count(1)
 
 
 def test_without_prices_every_figure_names_the_missing_one(

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from components.chat import token_counts
 from components.costs import Usage
-from components.dataset import snapshot_figures
 from components.schema import Answer, Call, Json
 from components.store import warehouse
 from components.store.warehouse import Connection
@@ -62,7 +62,7 @@ def logged(con: Connection, folder: Path, used: Json, model: str = "large") -> l
 
 
 def production(folder: Path, snapshot: Path, base: Path, ratio: float = 1.0) -> Usage | None:
-    return snapshot_figures.production_usage(
+    return token_counts.production_usage(
         warehouses.location(folder / "warehouse.duckdb"),
         folder / "scratch",
         snapshot,
@@ -75,7 +75,7 @@ def test_logged_tokens_take_precedence_over_counted_ones(tmp_path: Path, base: P
     with warehouses.connect(tmp_path / "warehouse.duckdb") as con:
         ids = logged(con, tmp_path, {"prompt_tokens": 120, "completion_tokens": 8})
     found = production(tmp_path, holdout(tmp_path, ids), base, ratio=3)
-    assert found == Usage(120, 8, 1, snapshot_figures.LOGGED)
+    assert found == Usage(120, 8, 1, token_counts.LOGGED)
 
 
 def test_several_models_that_are_priced_as_one_are_named_as_such(
@@ -87,7 +87,7 @@ def test_several_models_that_are_priced_as_one_are_named_as_such(
             ids = logged(con, tmp_path, used, model)
     found = production(tmp_path, holdout(tmp_path, ids), base)
     assert found is not None
-    assert found.source == f"{snapshot_figures.LOGGED}, of 2 models that are priced as one"
+    assert found.source == f"{token_counts.LOGGED}, of 2 models that are priced as one"
 
 
 def test_without_usage_in_the_logs_messages_and_schemas_are_counted_as_they_were_sent(
@@ -100,10 +100,10 @@ def test_without_usage_in_the_logs_messages_and_schemas_are_counted_as_they_were
     schema = json.dumps(TOOL, separators=(",", ":"))
     texts = len("Be brief.") + len("Weather in Rome?") + len(schema)
     called = len('{"name":"weather","arguments":{"city":"Rome"}}')
-    asked = texts + snapshot_figures.MESSAGE_TOKENS * 3
-    assert found == Usage(asked, called, 1, snapshot_figures.describe_count(1))
+    asked = texts + token_counts.MESSAGE_TOKENS * 3
+    assert found == Usage(asked, called, 1, token_counts.describe_count(1))
     assert dearer is not None
-    assert dearer == Usage(1.5 * asked, 1.5 * called, 1, snapshot_figures.describe_count(1.5))
+    assert dearer == Usage(1.5 * asked, 1.5 * called, 1, token_counts.describe_count(1.5))
     assert "x 1.5 (cost.production_token_ratio)" in dearer.source
 
 
