@@ -1,6 +1,6 @@
--- One row per interaction to judge, in the order of their places, then of their ids. Reads
--- candidates, a view of staging/candidates, and unjudged, which curate hands over, one row per
--- interaction.
+-- One row per interaction to judge, in the order of their places, then those with equal tools
+-- together, which are then read once. Reads candidates, a view of staging/candidates, and unjudged,
+-- which curate hands over, one row per interaction.
 
 select
     candidates.interaction_id,
@@ -19,4 +19,4 @@ select
     candidates.released
 from candidates
 inner join unjudged using (interaction_id)
-order by unjudged.place asc, candidates.interaction_id asc
+order by unjudged.place asc, candidates.tools_digest asc, candidates.interaction_id asc

@@ -34,7 +34,7 @@ AUTOMATONS = {
     Kind.EMAIL: "contact",
     Kind.PHONE: "contact",
     Kind.ADDRESS: "addresses",
-    Kind.IBAN: "accounts",
+    Kind.IBAN: "tokens",
 }
 """The automaton of a kind's gates: gates with similar counted repetitions share one."""
 
@@ -72,13 +72,15 @@ class Prefilter:
             gates += pattern.gates
         together: dict[str, list[int]] = {
             "words": [PLACEHOLDER_GATE, NAME_GATE, FIELD_GATE],
-            "secrets": [SECRET_GATE],
+            "tokens": [SECRET_GATE],
         }
         for pattern, numbers in self._patterns:
             together.setdefault(AUTOMATONS.get(pattern.kind, "numbers"), []).extend(numbers)
         self._automatons = [_Automaton(gates, some) for some in together.values()]
         self._all = (*range(len(self._automatons)),)
+        self._places = {gate: n for n, some in enumerate(together.values()) for gate in some}
         self._remembered = lru_cache(maxsize=CACHED_TEXTS)(self._hits)
+        self._of_gates = lru_cache(maxsize=CACHED_TEXTS)(self._select)
 
     def of(self, text: str, whole: Hits | None = None) -> Hits:
         """Return what a text may contain; ``whole`` is of lines with which it is joined."""
@@ -88,13 +90,16 @@ class Prefilter:
 
     def _hits(self, text: str, some: tuple[int, ...]) -> Hits:
         encoded = text.encode("utf-8", "replace")
-        matches = {n: gates for n in some if (gates := self._automatons[n].matching(encoded))}
-        matching = {gate for gates in matches.values() for gate in gates}
+        matching = [gate for n in some for gate in self._automatons[n].matching(encoded)]
+        return self._of_gates((*matching,)) if matching else NOTHING
+
+    def _select(self, matching: tuple[int, ...]) -> Hits:
         placeholders, names, secrets, fields = firsts = [gate in matching for gate in FIRST_GATES]
-        found = tuple(pattern for pattern, gates in self._patterns if gates <= matching)
+        found = tuple(pattern for pattern, gates in self._patterns if gates <= {*matching})
         if not found and not any(firsts):
             return NOTHING
-        return Hits(placeholders, names, secrets, fields, found, (*matches,))
+        automatons = sorted({self._places[gate] for gate in matching})
+        return Hits(placeholders, names, secrets, fields, found, (*automatons,))
 
 
 class _Automaton:

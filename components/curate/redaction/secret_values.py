@@ -26,9 +26,11 @@ PREFIXES = (
 )
 PRIVATE_KEY = "[A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
 
-GATE = r"-----BEGIN|://|[0-9A-Za-z_+/=~-]{16}"  # the prefilter of the rule set
+_TOKEN, _NO_DIGIT = "[0-9A-Za-z_+/=~-]", "[A-Za-z_+/=~-]"
+_WITH_DIGIT = [f"{_NO_DIGIT}{{{n}}}[0-9]{_TOKEN}{{{15 - n}}}" for n in range(15)]
+GATE = f"-----BEGIN|://|(?:^|[^0-9A-Za-z_+/=~-])(?:{'|'.join(_WITH_DIGIT)}|{_NO_DIGIT}{{15,}}[0-9])"
+"""The prefilter of the rule set: a key, an address, or a token of 16 characters with a digit."""
 
-TOKEN = re.compile(r"[0-9A-Za-z_+/=~-]{16,}")
 PUNCTUATION = re.compile(r"(?<![.,!?:)\]}])[.,!?:)\]}]+(?=\s|$)")
 
 
@@ -172,10 +174,6 @@ def scan_secrets(text: str) -> list[str]:
     ``kingfisher-secret-scanner`` compiles 488 rules of MongoDB's scanner once per process; its
     detection never uses the network.
     """
-    if not any(mark in text for mark in ("-----BEGIN", "://")) and not any(
-        any(character.isdigit() for character in token) for token in TOKEN.findall(text)
-    ):
-        return []
     # Many rules require a space or a quote after a token; prose may have a full stop there.
     findings = _scanner().scan(PUNCTUATION.sub(" ", text).encode("utf-8", "replace"))
     return sorted({finding.secret for finding in findings if finding.visible and finding.secret})
