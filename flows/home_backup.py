@@ -15,7 +15,7 @@ from components import home_archive
 from components.extensions.machines import moved_outputs, sharing
 from components.extensions.machines.sharing import Files
 from components.home_archive import BackupError, Record
-from components.release import champion_files
+from components.release import installation
 from components.store import (
     archived_files,
     counters,
@@ -326,7 +326,7 @@ def _copies(home: Settings, scratch: Path, left_out: Set[str]) -> dict[str, Path
         copies |= {f"spool/{name}": scratch / "spool" / name for name in _names(scratch / "spool")}
     with ExitStack() as stack:
         for held in sorted(home.locks.glob("*.lock")):
-            stack.enter_context(champion_files.lock_champion(home.tables, home.locks, held.stem))
+            stack.enter_context(installation.lock_champion(home.tables, home.locks, held.stem))
         for number, name in enumerate([*_names(home.home, left_out)]):
             path = home.home / name
             if name in copies or path.suffix not in SQLITES or not home_archive.is_sqlite(path):

@@ -30,7 +30,7 @@ from components.decide.decision_log import LogEvent
 from components.register import registry, tracking
 from components.register.registry import ModelNameTakenError
 from components.register.version_tags import CHALLENGER
-from components.release import champion_files, champions, releases
+from components.release import champions, installation, releases
 from components.release.releases import NotApprovedError
 from components.schema import WORKLOAD_ID, Json
 from components.store import file_locks, output_folders, warehouse
@@ -350,7 +350,7 @@ def _verify_champion(home: Settings, workload: str) -> tuple[str, ...]:
     status = releases.release_status(release_home.of(home), workload)
     if status.objections:
         return status.objections
-    with champion_files.lock_champion(home.tables, home.locks, workload, wait=False) as is_ours:
+    with installation.lock_champion(home.tables, home.locks, workload, wait=False) as is_ours:
         if is_ours:  # else whoever changes the champion does the same
             champions.project(release_home.of(home), workload)
     return ()

@@ -9,7 +9,7 @@ from components.decide import decision_log
 from components.gate.evidence_folder import Evidence
 from components.register import registry, tracking, version_tags
 from components.register.registry import Version
-from components.release import champion_files, champions, release_state, releases
+from components.release import champions, installation, release_state, releases
 from components.store import warehouse
 from components.store.ledger import Decision
 from components.store.manifest import AdapterManifest
@@ -133,7 +133,7 @@ def promote_version(
     """
     home, name = settings.load(), evidence.subject.workload
     releases.require_bytes(home.adapters, evidence)
-    with champion_files.lock_champion(home.tables, home.locks, name):
+    with installation.lock_champion(home.tables, home.locks, name):
         champions.recover(release_home.of(home), name)
         still()
         champion = releases.recorded_champion(release_home.of(home), name)

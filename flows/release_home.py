@@ -3,7 +3,7 @@
 from functools import partial
 
 from components.decide.approvers import Approver, Approving
-from components.release.champion_files import Installation, UnreadableRulesError
+from components.release.installation import Installation, UnreadableRulesError
 from flows import approver_keys, home_workloads, trials, workload_file
 from flows.approver_keys import SecretError
 from flows.home_workloads import WorkloadFileError

@@ -10,10 +10,12 @@ from components.decide.approvers import OPEN, ApprovalRules
 from components.decide.statement import Statement
 from components.register import registry, tracking, version_tags
 from components.register.version_tags import CHALLENGER, CHAMPION
-from components.release import champion_alias, champion_files, release_state, rollback_rules
-from components.release.champion_files import Installation, KnownChampions, Pending
+from components.release import champion_alias, installation, release_state, rollback_rules
+from components.release.installation import Installation
 from components.release.release_state import (
     ChampionChange,
+    KnownChampions,
+    Pending,
     RecordedChange,
     ReleaseState,
     RollbackError,
@@ -42,7 +44,7 @@ def roll_back(
     """
     workload = order.workload
     left = registry.read_aliases(workload).champion
-    with champion_files.lock_champion(home.tables, home.locks, workload):
+    with installation.lock_champion(home.tables, home.locks, workload):
         # Of two people who order it at once, the second would go one version further.
         if (now := registry.read_aliases(workload).champion) != left:
             raise _outdated(workload, now)
@@ -126,7 +128,7 @@ def project(home: Installation, workload: str) -> bool:
     Idempotent; the caller holds the workload's lock. Return whether MLflow lagged behind.
     ``RollbackError``: the chain does not hold.
     """
-    before = champion_files.read_known(home.locks, workload)
+    before = release_state.read_known(home.locks, workload)
     through, followed_at = (before.through, before.followed_at) if before else ("", _now())
 
     def read() -> ReleaseState:
@@ -135,7 +137,7 @@ def project(home: Installation, workload: str) -> bool:
             state = release_state.verified_state(con, workload)
         # Before the alias moves: the gateway follows it only to the version that is named there.
         known = KnownChampions(state, is_open, through, followed_at)
-        champion_files.write_known(home.locks, workload, known)
+        release_state.write_known(home.locks, workload, known)
         return state
 
     state, lagged = champion_alias.project(workload, read)
@@ -158,7 +160,7 @@ def recover(
     if _append_pending(home, workload):
         with warehouse.connect(home.tables) as con:
             last = release_state.read_state(con, workload).last
-    known = champion_files.read_known(home.locks, workload)
+    known = release_state.read_known(home.locks, workload)
     if last is None or (known is not None and known.through == last.head.anchor):
         return None
     return last if project(home, workload) else None
@@ -171,10 +173,10 @@ def reconcile(home: Installation) -> list[RecordedChange]:
     with warehouse.connect(home.tables) as con:
         links = decision_log.links(con)
     names = {link.workload_id for link in links if release_state.recorded_change(link)}
-    names.update(champion_files.pending_workloads(home.locks))
+    names.update(release_state.pending_workloads(home.locks))
     finished: list[RecordedChange] = []
     for name in sorted(names):
-        with champion_files.lock_champion(home.tables, home.locks, name, wait=False) as is_ours:
+        with installation.lock_champion(home.tables, home.locks, name, wait=False) as is_ours:
             if is_ours and (change := recover(home, name)) is not None:
                 finished.append(change)
     return finished
@@ -222,7 +224,7 @@ def _roll_back(home: Installation, order: Order, wait_seconds: float) -> Recorde
         with warehouse.connect(home.tables, wait_seconds) as con:
             state = release_state.read_state(con, workload)
         times = [each.changed_at for each in state.changes if each.change.moves_champion]
-        if (known := champion_files.read_known(home.locks, workload)) is not None:
+        if (known := release_state.read_known(home.locks, workload)) is not None:
             times.append(known.followed_at)
         # A run waits for its worker, is started twice by two clicks, or is retried days later.
         if any(order.ordered_at < at <= _now() for at in times):
@@ -271,7 +273,7 @@ def _aimed(order: Order, left: str | None, known: ReleaseState) -> Order:
 
 
 def _plan(order: Order, known: ReleaseState) -> ChampionChange:
-    return release_state.plan_rollback(
+    return rollback_rules.plan_rollback(
         order.workload,
         registry.list_versions(order.workload),
         registry.read_aliases(order.workload).champion,
@@ -285,19 +287,19 @@ def _plan(order: Order, known: ReleaseState) -> ChampionChange:
 def _move_at_once(home: Installation, order: Order) -> str | None:
     """Move the alias while others hold the warehouse; ``None`` where that has to wait."""
     workload, now = order.workload, registry.read_aliases(order.workload).champion
-    known = champion_files.read_known(home.locks, workload)
+    known = release_state.read_known(home.locks, workload)
     if (
         not isinstance(home.tables, Path)
         or known is None
         or not rollback_rules.needs_no_proof(home, workload, known)
     ):
         return None  # names need a proof
-    pending = champion_files.read_pending(home.locks, workload)
+    pending = release_state.read_pending(home.locks, workload)
     if pending is None:
         if order.to is None and now not in known.state.before:
             return None  # only the warehouse knows ``previous``
         pending = Pending(_plan(order, known.state), _now(), order.flow_run_id)
-        champion_files.write_pending(home.locks, pending)
+        release_state.write_pending(home.locks, pending)
     version = pending.change.version
     if order.to not in (None, version):
         raise RollbackError(
@@ -312,7 +314,7 @@ def _move_at_once(home: Installation, order: Order) -> str | None:
 
 def _append_pending(home: Installation, workload: str) -> bool:
     """Write a pending rollback into the chain; return whether there was one."""
-    pending = champion_files.read_pending(home.locks, workload)
+    pending = release_state.read_pending(home.locks, workload)
     if pending is None:
         return False
     change, about = pending.change, _left_evidence(pending.change)
@@ -338,7 +340,7 @@ def _append_pending(home: Installation, workload: str) -> bool:
                     target, registry.version_numbered(workload, left), target.tainted
                 )
                 release_state.append_change(con, back, _now())
-    champion_files.drop_pending(home.locks, workload)
+    release_state.drop_pending(home.locks, workload)
     return True
 
 

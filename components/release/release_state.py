@@ -1,21 +1,29 @@
-"""Who is champion: one pure function of the chain of decisions; and the plan of what comes next.
+"""Who is champion: one pure function of the chain of decisions, and what is kept of it beside.
 
 A change of champion is a link of the chain, which is the only record of it. Nothing is decided by
 aliases or tags, which anybody with access to MLflow can write.
+
+Pending rollbacks and a snapshot of the state lie in files, where no server writes, without names. A
+rollback goes by the snapshot while others hold the warehouse, and is checked against the chain
+later; the gateway holds MLflow's alias against it.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, TypeAlias
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, TypeAdapter
 
 from components.decide import chain, decision_log, validity
 from components.decide.chain import Head, Link
 from components.decide.decision_log import LogEvent
 from components.register import registry
 from components.register.registry import Version
-from components.store import warehouse
+from components.register.version_tags import KNOWN, PENDING
+from components.store import manifest, warehouse
 from components.store.warehouse import Connection, Location
 
 ChangeKind: TypeAlias = Literal["promoted", "rollback", "erased"]
@@ -257,88 +265,23 @@ def append_change(con: Connection, change: ChampionChange, now: datetime) -> Non
         )
 
 
+def may_serve(version: Version, approved: ApprovedPairs) -> bool:
+    """Return whether a version was approved and has learned nothing that was erased."""
+    return (version.number, version.evidence) in approved and not version.tainted
+
+
 def previous(champion: str | None, known: ReleaseState, versions: Sequence[Version]) -> str | None:
     """Return the default target of a rollback; ``None`` without one.
 
     It is the nearest earlier champion that may serve and was not rolled back itself.
     """
-    fit = {each.number for each in versions if _may_serve(each, known.approved)} - known.left
+    fit = {each.number for each in versions if may_serve(each, known.approved)} - known.left
     passed = set[str]()
     while champion is not None and champion not in passed:
         passed.add(champion)
         champion = known.before.get(champion)
         if champion in fit - passed:
             return champion
-    return None
-
-
-def plan_rollback(
-    name: str,
-    versions: Sequence[Version],
-    champion: str | None,
-    known: ReleaseState,
-    to: str | None,
-    *,
-    by: str,
-    reason: str,
-) -> ChampionChange:
-    """Plan a rollback of the workload ``name``, ordered ``by`` a person.
-
-    ``versions`` are all of its versions, ``known`` its champions so far. ``to`` is the target's
-    number; ``None`` for the default target.
-
-    Raises:
-        RollbackError: The target is missing, is champion already, was never approved, or was
-            trained on rows that were erased since.
-    """
-    if not versions:
-        raise RollbackError(f"rolling back {name}: it has no registered version")
-    numbered = {each.number: each for each in versions}
-    fit = [
-        each for each in versions if _may_serve(each, known.approved) and each.number != champion
-    ]
-    others = ", ".join(each.number for each in fit)
-    hint = f"; --to goes back to any of {others}" if fit else "; there is no other to go to"
-    if to is not None and to not in numbered:
-        existing = ", ".join(numbered) or "none"
-        raise RollbackError(f"rolling back {name} to version {to}: there are {existing}")
-    target = numbered.get(to or previous(champion, known, versions) or "")
-    if target is None:
-        last = numbered.get(known.before.get(champion or "") or "")
-        why = _rollback_objection(last, champion, known.approved) if last else None
-        detail = f" (version {last.number}: {why})" if last and why else ""
-        raise RollbackError(f"rolling back {name}: no version is `previous`{detail}{hint}")
-    if why := _rollback_objection(target, champion, known.approved):
-        raise RollbackError(f"rolling back {name} to version {target.number}: {why}{hint}")
-    left = numbered.get(champion or "")
-    return ChampionChange(
-        workload_id=name,
-        kind="rollback",
-        evidence_digest=target.evidence,
-        adapter_key=target.adapter,
-        version=target.number,
-        champion_before=champion,
-        adapter_before=left.adapter if left else None,
-        asked_by=by,
-        reason=reason,
-    )
-
-
-def _may_serve(version: Version, approved: ApprovedPairs) -> bool:
-    return (version.number, version.evidence) in approved and not version.tainted
-
-
-def _rollback_objection(
-    version: Version, champion: str | None, approved: ApprovedPairs
-) -> str | None:
-    if version.number == champion:
-        return "it is the champion already"
-    if version.tainted:
-        return f"it has learned from rows that were erased (certificate {version.tainted})"
-    if (version.number, version.evidence) not in approved:
-        return (
-            "nobody has approved it according to the chain of decisions; a turn asks for approval"
-        )
     return None
 
 
@@ -381,3 +324,88 @@ def plan_erasure(left: Version, to: Version | None, certificate_id: str) -> Cham
         asked_by="",
         reason=certificate_id,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A rollback that was carried out while the warehouse was busy; its link is still missing."""
+
+    change: ChampionChange
+    ordered_at: Annotated[datetime, Field(alias="given_at")]
+    flow_run_id: str
+
+
+PENDINGS = TypeAdapter(Pending)
+
+
+def write_pending(folder: Path, pending: Pending) -> None:
+    """Store a rollback until the warehouse is free; the caller holds the workload's lock."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = PENDINGS.dump_json(pending, by_alias=True).decode()
+    manifest.write_atomically(_file(folder, pending.change.workload_id), text)
+
+
+def read_pending(folder: Path, workload: str) -> Pending | None:
+    """Read a workload's pending rollback; ``None`` if it has none."""
+    path = _file(folder, workload)
+    return PENDINGS.validate_json(path.read_bytes()) if path.exists() else None
+
+
+def drop_pending(folder: Path, workload: str) -> None:
+    """Delete a pending rollback after its link is in the chain."""
+    _file(folder, workload).unlink(missing_ok=True)
+
+
+def pending_workloads(folder: Path) -> list[str]:
+    """List the workloads that have a pending rollback."""
+    return [path.name.removesuffix(PENDING) for path in sorted(folder.glob(f"*{PENDING}"))]
+
+
+def _file(folder: Path, workload: str) -> Path:
+    return folder / f"{workload}{PENDING}"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownChampions:
+    """A workload's champions, without the changes themselves; MLflow followed ``through`` a link.
+
+    ``is_open``: anybody may order a rollback, by any name. ``followed_at`` is when MLflow's alias
+    followed that link; before it follows a later one, ``state`` has that already.
+    """
+
+    state: ReleaseState
+    is_open: bool
+    through: str
+    followed_at: datetime
+
+
+def write_known(folder: Path, workload: str, known: KnownChampions) -> None:
+    """Write the known champions; the caller holds the workload's lock."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "champion": known.state.champion,
+        "approved": sorted(map(list, known.state.approved)),
+        "before": dict(known.state.before),
+        "left": sorted(known.state.left),
+        "is_open": known.is_open,
+        "through": known.through,
+        "followed_at": known.followed_at.isoformat(),
+    }
+    manifest.write_atomically(_known_file(folder, workload), json.dumps(content))
+
+
+def read_known(folder: Path, workload: str) -> KnownChampions | None:
+    """Read the known champions; ``None`` before the first promotion."""
+    path = _known_file(folder, workload)
+    if not path.exists():
+        return None
+    content = json.loads(path.read_text())
+    approved = frozenset((number, evidence) for number, evidence in content["approved"])
+    left = frozenset(content["left"])
+    state = ReleaseState(content["champion"], approved, content["before"], left)
+    followed_at = datetime.fromisoformat(content["followed_at"])
+    return KnownChampions(state, content["is_open"], content["through"], followed_at)
+
+
+def _known_file(folder: Path, workload: str) -> Path:
+    return folder / f"{workload}{KNOWN}"

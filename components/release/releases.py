@@ -18,8 +18,8 @@ from components.register import logged_model, registry, version_tags
 from components.register.logged_model import ReleaseRecord, ServingParameters
 from components.register.registry import Version
 from components.register.version_tags import CANARY, CHAMPION, PREVIOUS
-from components.release import champion_files, release_state
-from components.release.champion_files import Installation
+from components.release import release_state
+from components.release.installation import Installation
 from components.release.release_state import ReleaseState
 from components.scorecard import CONSTRAINED
 from components.scorecard import read as read_scorecard
@@ -242,7 +242,7 @@ def serving_parameters(
 
 
 def _books(home: Installation, workload: str) -> Books:
-    pending = champion_files.read_pending(home.locks, workload)
+    pending = release_state.read_pending(home.locks, workload)
     under_way: set[str | None] = {pending.change.version} if pending else set()
     if not home.has_warehouse:
         return Books((), ReleaseState(), frozenset(under_way))
@@ -250,7 +250,7 @@ def _books(home: Installation, workload: str) -> Books:
         links = decision_log.links(con, workload_id=workload)
         tried = home.trial_version(con, workload)
     state = release_state.state_of(links)
-    known = champion_files.read_known(home.locks, workload)
+    known = release_state.read_known(home.locks, workload)
     if state.last and (known is None or known.through != state.last.head.anchor):
         under_way.add(state.last.change.champion_before)
     return Books(links, state, frozenset(under_way), frozenset({tried} if tried else ()))

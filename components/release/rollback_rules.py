@@ -1,6 +1,6 @@
-"""The rules of rollbacks, and how the order of one is proved."""
+"""The rules of rollbacks: where one may lead, and how the order of one is proved."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,9 +14,16 @@ from components.decide.decision_log import LogEvent
 from components.decide.record_answer import ProofContext
 from components.decide.statement import Signed, Statement
 from components.gate import evidence_folder
-from components.release import champion_files
-from components.release.champion_files import Installation, KnownChampions, UnreadableRulesError
-from components.release.release_state import ChampionChange, RollbackError
+from components.register.registry import Version
+from components.release import release_state
+from components.release.installation import Installation, UnreadableRulesError
+from components.release.release_state import (
+    ApprovedPairs,
+    ChampionChange,
+    KnownChampions,
+    ReleaseState,
+    RollbackError,
+)
 from components.store import lock, warehouse
 from components.store.manifest import folder_digest
 from components.store.warehouse import Connection
@@ -67,7 +74,7 @@ def is_signed(home: Installation, workload: str) -> bool:
     except UnreadableRulesError:
         return True
     if approving is None:
-        known = champion_files.read_known(home.locks, workload)
+        known = release_state.read_known(home.locks, workload)
         return known is not None and not known.is_open
     return approving.proof == "signature"
 
@@ -89,6 +96,74 @@ def in_force(home: Installation, con: Connection, workload: str) -> ApprovalRule
     links = decision_log.links(con, workload_id=workload)
     known = [link.document for link in links if link.kind == "rules" and link.document is not None]
     return all_rules.read_rules(known[-1]) if known else all_rules.OPEN
+
+
+def plan_rollback(
+    name: str,
+    versions: Sequence[Version],
+    champion: str | None,
+    known: ReleaseState,
+    to: str | None,
+    *,
+    by: str,
+    reason: str,
+) -> ChampionChange:
+    """Plan a rollback of the workload ``name``, ordered ``by`` a person.
+
+    ``versions`` are all of its versions, ``known`` its champions so far. ``to`` is the target's
+    number; ``None`` for the default target.
+
+    Raises:
+        RollbackError: The target is missing, is champion already, was never approved, or was
+            trained on rows that were erased since.
+    """
+    if not versions:
+        raise RollbackError(f"rolling back {name}: it has no registered version")
+    numbered = {each.number: each for each in versions}
+    fit = [
+        each
+        for each in versions
+        if release_state.may_serve(each, known.approved) and each.number != champion
+    ]
+    others = ", ".join(each.number for each in fit)
+    hint = f"; --to goes back to any of {others}" if fit else "; there is no other to go to"
+    if to is not None and to not in numbered:
+        existing = ", ".join(numbered) or "none"
+        raise RollbackError(f"rolling back {name} to version {to}: there are {existing}")
+    target = numbered.get(to or release_state.previous(champion, known, versions) or "")
+    if target is None:
+        last = numbered.get(known.before.get(champion or "") or "")
+        why = _rollback_objection(last, champion, known.approved) if last else None
+        detail = f" (version {last.number}: {why})" if last and why else ""
+        raise RollbackError(f"rolling back {name}: no version is `previous`{detail}{hint}")
+    if why := _rollback_objection(target, champion, known.approved):
+        raise RollbackError(f"rolling back {name} to version {target.number}: {why}{hint}")
+    left = numbered.get(champion or "")
+    return ChampionChange(
+        workload_id=name,
+        kind="rollback",
+        evidence_digest=target.evidence,
+        adapter_key=target.adapter,
+        version=target.number,
+        champion_before=champion,
+        adapter_before=left.adapter if left else None,
+        asked_by=by,
+        reason=reason,
+    )
+
+
+def _rollback_objection(
+    version: Version, champion: str | None, approved: ApprovedPairs
+) -> str | None:
+    if version.number == champion:
+        return "it is the champion already"
+    if version.tainted:
+        return f"it has learned from rows that were erased (certificate {version.tainted})"
+    if (version.number, version.evidence) not in approved:
+        return (
+            "nobody has approved it according to the chain of decisions; a turn asks for approval"
+        )
+    return None
 
 
 def form(home: Installation, change: ChampionChange) -> tuple[Statement, ApprovalRules]:

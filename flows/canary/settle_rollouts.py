@@ -28,7 +28,7 @@ from components.gate import evidence_folder
 from components.gate.evidence_folder import Evidence
 from components.monitor import status_page
 from components.register import mlflow_api, registry, version_tags
-from components.release import champion_files, champions, release_state, releases, rollback_rules
+from components.release import champions, installation, release_state, releases, rollback_rules
 from components.release.release_state import ChampionChange
 from components.release.rollback_rules import Order
 from components.schema import Json
@@ -144,7 +144,7 @@ def settle(home: Settings, workload: str) -> SettledRollout | None:
     Each step is recorded before the next, so that a kill at any place is made good by the next
     call. Two at once wait for each other.
     """
-    with champion_files.lock_champion(home.tables, home.locks, workload):
+    with installation.lock_champion(home.tables, home.locks, workload):
         champions.recover(release_home.of(home), workload)
         rollout = canary_rollouts.running(home, workload)
         if rollout is None:
@@ -337,7 +337,7 @@ def stop_by_order(home: Settings, order: Order, to: Target) -> SettledRollout:
         RollbackError: The order is refused.
     """
     workload = order.workload
-    with champion_files.lock_champion(home.tables, home.locks, workload):
+    with installation.lock_champion(home.tables, home.locks, workload):
         champions.recover(release_home.of(home), workload)
         rollout = _running(home, workload)
         if (why := _objection(rollout)) is not None:
@@ -408,7 +408,7 @@ def start_by_order(
     else:
         if done is not None:
             report(done.sentence)
-    with champion_files.lock_champion(home.tables, home.locks, name):
+    with installation.lock_champion(home.tables, home.locks, name):
         champions.recover(release_home.of(home), name)
         champion = releases.recorded_champion(release_home.of(home), name)
         version = _startable(home, name, number, champion.number if champion else None)

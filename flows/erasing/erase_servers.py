@@ -20,7 +20,7 @@ from components.erase.certificate import Champion, Consequences
 from components.erase.subject import Subject
 from components.erase.tombstones import Erasure
 from components.register import registry, taint
-from components.release import champion_files, champions, release_state
+from components.release import champions, installation, release_state
 from components.store import warehouse
 from flows import approvals, prefect_api, release_home
 from flows.prefect_api import Run
@@ -150,7 +150,7 @@ def apply_consequences(
     for workload in sorted({output.workload for output in tainted}):
         here = [output for output in tainted if output.workload == workload]
         if has_mlflow(home):
-            with champion_files.lock_champion(
+            with installation.lock_champion(
                 home.tables, home.locks, workload
             ):  # against a promotion of it
                 consequences = _flag_versions(
@@ -187,7 +187,7 @@ def demote_tainted(home: Settings, subject: Subject) -> list[Champion]:
     demoted: list[Champion] = []
     for erasure, outputs in tainted:
         for workload in sorted({output.workload for output in outputs if output.kind == "adapter"}):
-            with champion_files.lock_champion(home.tables, home.locks, workload):
+            with installation.lock_champion(home.tables, home.locks, workload):
                 before = registry.champion_version(workload)
                 if before is None or erasure.certificate_id not in before.tainted.split():
                     continue

@@ -21,7 +21,7 @@ from components.extensions.machines import lake_schema
 from components.extensions.machines.lake_warehouse import Lake
 from components.extensions.machines.object_store import ObjectStore
 from components.home_archive import BackupError
-from components.release import champion_files
+from components.release import installation
 from components.store import file_locks, spool, warehouse
 from flows import home_backup, sources
 from flows.cli.main import app
@@ -401,7 +401,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(home: Settings, tmp_path: Path)
 def test_a_backup_waits_for_whoever_changes_a_champion(home: Settings, tmp_path: Path) -> None:
     archive = tmp_path / "backup.tar.zst"
     waits = threading.Thread(target=back_up, args=(home, archive))
-    with champion_files.lock_champion(home.warehouse, home.locks, "shop"):
+    with installation.lock_champion(home.warehouse, home.locks, "shop"):
         waits.start()
         waits.join(2)
         assert not archive.exists()

@@ -17,7 +17,7 @@ from components.decide.decision_log import LogEvent
 from components.erase.subject import Subject
 from components.gate import evidence_folder
 from components.register import registry, tracking, version_tags
-from components.release import champion_files, release_state
+from components.release import installation, release_state
 from components.release.release_state import ChampionChange
 from components.store import warehouse
 from flows import approval_loop
@@ -159,7 +159,7 @@ def test_a_promotion_in_progress_is_waited_for_so_that_its_champion_is_demoted(
     erasing = threading.Thread(
         target=eraser, args=(home.settings, Subject(ANN)), kwargs={"demote": True}
     )
-    with champion_files.lock_champion(home.settings.warehouse, home.settings.locks, WORKLOAD):
+    with installation.lock_champion(home.settings.warehouse, home.settings.locks, WORKLOAD):
         erasing.start()
         erasing.join(5)
         client.set_registered_model_alias(WORKLOAD, version_tags.CHAMPION, "3")

@@ -18,7 +18,13 @@ from components.decide.approvers import Approving
 from components.register import registry, version_tags
 from components.register.registry import Aliases
 from components.register.version_tags import CHAMPION
-from components.release import champion_alias, champion_files, champions, release_state
+from components.release import (
+    champion_alias,
+    champions,
+    installation,
+    release_state,
+    rollback_rules,
+)
 from components.release.release_state import ChampionChange, ReleaseState
 from components.store import warehouse
 from flows import promotion, release_home
@@ -52,7 +58,7 @@ def rolling(name: str, home: Settings) -> ChampionChange:
     with warehouses.connect(home.tables) as con:
         known = release_state.verified_state(con, name)
     versions = registry.list_versions(name)
-    return release_state.plan_rollback(
+    return rollback_rules.plan_rollback(
         name, versions, known.champion, known, None, by="bob", reason="rude"
     )
 
@@ -140,7 +146,7 @@ MOMENTS = [pytest.param("waiting", marks=pytest.mark.slow), "appended", "moved"]
 def require_agreement(home: Settings, name: str, champion: str) -> None:
     """Check that the chain, MLflow and the file for a busy warehouse have one champion."""
     state = recorded(home, name)
-    known = champion_files.read_known(home.locks, name)
+    known = release_state.read_known(home.locks, name)
     assert known is not None
     assert state.last is not None
     assert known.through == state.last.head.anchor
@@ -210,7 +216,7 @@ def test_the_home_has_the_champion_on_record_before_the_alias_moves(home: Settin
     append(planned("recorded"), home)
 
     def has_recorded() -> bool:
-        known = champion_files.read_known(home.locks, "recorded")
+        known = release_state.read_known(home.locks, "recorded")
         return known is not None and known.state.champion == "3"
 
     with mlflow_held():
@@ -258,11 +264,11 @@ def test_a_promotion_that_was_held_up_takes_no_rollback_back(home: Settings) -> 
 def test_one_process_at_a_time_changes_a_champion(home: Settings) -> None:
     path, folder = home.tables, home.locks
     with (
-        champion_files.lock_champion(path, folder, "locked") as first,
-        champion_files.lock_champion(path, folder, "other") as other,
+        installation.lock_champion(path, folder, "locked") as first,
+        installation.lock_champion(path, folder, "other") as other,
     ):
         assert (first, other) == (True, True)
-        with champion_files.lock_champion(path, folder, "locked", wait=False) as second:
+        with installation.lock_champion(path, folder, "locked", wait=False) as second:
             assert not second
-    with champion_files.lock_champion(path, folder, "locked", wait=False) as again:
+    with installation.lock_champion(path, folder, "locked", wait=False) as again:
         assert again

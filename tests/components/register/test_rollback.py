@@ -15,7 +15,13 @@ from components.gate.evidence_folder import Evidence, TurnReference
 from components.gate.judgement import Judgement
 from components.register import registry, taint, version_tags
 from components.register.registry import Aliases
-from components.release import champion_alias, champion_files, champions, release_state
+from components.release import (
+    champion_alias,
+    champions,
+    installation,
+    release_state,
+    rollback_rules,
+)
 from components.release.release_state import ChampionChange, RollbackError
 from components.release.releases import NotApprovedError
 from components.release.rollback_rules import Order
@@ -99,7 +105,7 @@ def test_two_people_who_order_it_at_once_go_back_by_one_version(home: Settings) 
             refused.append(str(error))
 
     people = [threading.Thread(target=order, args=(name,)) for name in ("ann", "bob")]
-    with champion_files.lock_champion(home.tables, home.locks, "both"):
+    with installation.lock_champion(home.tables, home.locks, "both"):
         for person in people:
             person.start()
         for person in people:
@@ -198,7 +204,7 @@ def test_a_rollback_that_was_killed_is_finished_by_the_same_command_and_goes_no_
     with warehouses.connect(home.tables) as con:
         known = release_state.verified_state(con, "again")
     versions = registry.list_versions("again")
-    change = release_state.plan_rollback(
+    change = rollback_rules.plan_rollback(
         "again", versions, "3", known, None, by="bob", reason="rude"
     )
     append(change, home)
@@ -280,7 +286,7 @@ def test_a_promotion_waits_for_whoever_changes_the_champion(
     crown = threading.Thread(
         target=promotion.promote_version, args=(made, evidence, decide("waits", 1), lambda: None)
     )
-    with champion_files.lock_champion(home.tables, home.locks, "waits"):
+    with installation.lock_champion(home.tables, home.locks, "waits"):
         crown.start()
         crown.join(0.5)
         assert registry.read_aliases("waits").champion is None
@@ -295,9 +301,9 @@ def test_interrupted_changes_are_recovered_except_those_in_progress(home: Settin
         with warehouses.connect(home.tables) as con:
             known = release_state.verified_state(con, name)
         versions = registry.list_versions(name)
-        change = release_state.plan_rollback(name, versions, "2", known, None, by="bob", reason="")
+        change = rollback_rules.plan_rollback(name, versions, "2", known, None, by="bob", reason="")
         append(change, home)
-    with champion_files.lock_champion(home.tables, home.locks, "alive"):
+    with installation.lock_champion(home.tables, home.locks, "alive"):
         (settled,) = champions.reconcile(release_home.of(home))
     assert re.fullmatch(
         r"dead: decision \d+, by which version 1 is champion, was interrupted, and is finished",

@@ -17,9 +17,8 @@ from components.decide.approvers import Approving
 from components.register import registry, taint, version_tags
 from components.register.registry import Aliases
 from components.register.version_tags import CHAMPION
-from components.release import champion_files, champions, release_state, rollback_rules
-from components.release.champion_files import Pending
-from components.release.release_state import RollbackError
+from components.release import champions, release_state, rollback_rules
+from components.release.release_state import Pending, RollbackError
 from components.release.rollback_rules import Order
 from components.store import warehouse
 from flows import release_home
@@ -77,7 +76,7 @@ def test_a_champion_goes_at_once_though_the_warehouse_is_held_and_the_row_follow
         ordering.join()
     assert registry.read_aliases("urgent") == Aliases(champion="2", previous="1")
     assert registry.version_numbered("urgent", "3").rolled_back == "to version 2 by bob: rude"
-    assert champion_files.pending_workloads(home.locks) == []
+    assert release_state.pending_workloads(home.locks) == []
     assert written(home, "urgent") == [("rollback", "e3", "bob")]
 
 
@@ -107,9 +106,9 @@ def pending(home: Settings, name: str, ordered_at: datetime = NOW) -> Pending:
     with warehouses.connect(home.warehouse) as con:
         known = release_state.verified_state(con, name)
     versions = registry.list_versions(name)
-    change = release_state.plan_rollback(name, versions, "2", known, None, by="bob", reason="rude")
+    change = rollback_rules.plan_rollback(name, versions, "2", known, None, by="bob", reason="rude")
     order = Pending(change, ordered_at, "")
-    champion_files.write_pending(home.locks, order)
+    release_state.write_pending(home.locks, order)
     return order
 
 
@@ -125,9 +124,9 @@ def test_a_pending_rollback_is_written_down_once(home: Settings, ordered_at: dat
     assert entry.change.version == "1"
     assert registry.read_aliases(name) == Aliases(champion="1")
     assert champions.reconcile(release_home.of(home)) == []
-    champion_files.write_pending(home.locks, order)  # as if it had been killed before the file went
+    release_state.write_pending(home.locks, order)  # as if it had been killed before the file went
     assert champions.reconcile(release_home.of(home)) == []
-    assert champion_files.pending_workloads(home.locks) == []
+    assert release_state.pending_workloads(home.locks) == []
     assert written(home, name) == [("rollback", "e2", "bob")]
 
 
@@ -180,10 +179,10 @@ def test_a_rollback_to_another_version_than_the_pending_one_is_refused(home: Set
     crowned("other", 3, home)
     with warehouses.connect(home.warehouse) as con:
         known = release_state.verified_state(con, "other")
-    change = release_state.plan_rollback(
+    change = rollback_rules.plan_rollback(
         "other", registry.list_versions("other"), "3", known, "1", by="bob", reason="rude"
     )
-    champion_files.write_pending(home.locks, Pending(change, NOW, ""))
+    release_state.write_pending(home.locks, Pending(change, NOW, ""))
     with warehouse_held(home), pytest.raises(RollbackError, match="to version 1 is not written"):
         champions.roll_back(release_home.of(home), Order("other", "2", "bob", "rude"))
 

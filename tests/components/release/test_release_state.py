@@ -7,7 +7,7 @@ import pytest
 
 from components.decide.chain import Kind, Link
 from components.register.registry import Version
-from components.release import release_state
+from components.release import release_state, rollback_rules
 from components.release.release_state import ChampionChange, ChangeKind, ReleaseState, RollbackError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -101,7 +101,7 @@ def test_an_approval_counts_for_what_comes_after_it() -> None:
 def test_a_rollback_needs_the_version_with_its_evidence_among_the_approved() -> None:
     chain = known("+1", "+2", approved="2")
     with pytest.raises(RollbackError, match="to version 1: nobody has approved it"):
-        release_state.plan_rollback("w", versions(), "2", chain, "1", by="bob", reason="")
+        rollback_rules.plan_rollback("w", versions(), "2", chain, "1", by="bob", reason="")
     forged = [Version("w", "1", "a1", "e2", "run"), *versions()[1:]]
     with pytest.raises(RollbackError, match="to version 1: nobody has approved it"):
-        release_state.plan_rollback("w", forged, "2", known("+1", "+2"), "1", by="bob", reason="")
+        rollback_rules.plan_rollback("w", forged, "2", known("+1", "+2"), "1", by="bob", reason="")

@@ -9,9 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from components.release import champion_files
-from components.release.champion_files import KnownChampions, Pending
-from components.release.release_state import ChampionChange, ReleaseState
+from components.release import release_state
+from components.release.release_state import ChampionChange, KnownChampions, Pending, ReleaseState
 from components.serve.champion_watch import RegistryAddress
 from components.serve.follower import Follower, following
 from components.serve.routes import Current
@@ -100,7 +99,7 @@ def test_an_alias_that_was_moved_by_hand_to_an_earlier_champion_is_not_followed(
     """Attack: with MLflow's login the alias is moved to a version that was approved once."""
     approved, at = frozenset({("1", "e1"), ("2", "e2")}), datetime(2026, 1, 1, tzinfo=UTC)
     state = ReleaseState("2", approved, {"1": None, "2": "1"})
-    champion_files.write_known(tmp_path / "locks", "support", KnownChampions(state, True, "", at))
+    release_state.write_known(tmp_path / "locks", "support", KnownChampions(state, True, "", at))
     ordered = ChampionChange("support", "rollback", "e1", "a1", "1", "2", "a2", "bob", "rude")
 
     async def scenario(replica: FakeReplica) -> None:
@@ -118,7 +117,7 @@ def test_an_alias_that_was_moved_by_hand_to_an_earlier_champion_is_not_followed(
             await until(lambda: refusal() == ("2", False))  # staged, of an MLflow without files
             # A rollback that others keep from the warehouse moves the alias first.
             pending = Pending(ordered, at, "")
-            champion_files.write_pending(tmp_path / "locks", pending)
+            release_state.write_pending(tmp_path / "locks", pending)
             mlflow.aliases["support"] = {"champion": "1"}
             await until(lambda: refusal() == ("1", False))
 
