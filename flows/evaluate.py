@@ -12,6 +12,7 @@ from prefect import flow, task
 from components.evaluate import answer_judge, score_conditions, task_metrics
 from components.evaluate import holdout_task as holdouts
 from components.evaluate.answer_judge import JudgeError, JudgeSettings
+from components.evaluate.answer_space import answer_space_of
 from components.models.base import content_hash
 from components.register import registry, tracking
 from components.register.registry import Version
@@ -146,7 +147,7 @@ def check_tasks(workload: Workload) -> None:
 
 def require_measured(workload: Workload, snapshot: Path) -> None:
     """Refuse to train for a target or task that this snapshot doesn't measure."""
-    answers = holdouts.answer_space_of(snapshot, workload.evaluate.kind)
+    answers = answer_space_of(snapshot, workload.evaluate.kind)
     kind, measured = answers.kind, task_metrics.metric_names(workload.evaluate, answers)
     if mistakes := workload.gate.unmeasured(measured):
         raise UnmeasuredError(
@@ -178,7 +179,7 @@ def partial_target(workload: Workload, snapshot: Path) -> str | None:
 
     The gate requires that it is measured on all requests, and that more is better.
     """
-    policy, kind = workload.gate, holdouts.answer_space_of(snapshot, workload.evaluate.kind).kind
+    policy, kind = workload.gate, answer_space_of(snapshot, workload.evaluate.kind).kind
     metric = task_metrics.KIND_METRICS[kind].get(policy.metric) if policy.task == HOLDOUT else None
     if metric is None:
         return None

@@ -21,6 +21,7 @@ from components import costs
 from components.chat import chat_templates
 from components.evaluate import holdout_task as holdouts
 from components.evaluate import task_metrics
+from components.evaluate.answer_space import answer_space_of
 from components.extensions.search import run, schedule
 from components.extensions.search.run import SearchResult, TrialOrder, TrialOutcome
 from components.extensions.search.schedule import (
@@ -178,7 +179,7 @@ def choose_measure(workload: Workload, snapshot: Path) -> SearchMetric:
     ``SearchMetricError``: the candidates can't be compared on the existing validation rows.
     """
     assert workload.search is not None
-    policy, kind = workload.gate, holdouts.answer_space_of(snapshot, workload.evaluate.kind).kind
+    policy, kind = workload.gate, answer_space_of(snapshot, workload.evaluate.kind).kind
     target = task_metrics.KIND_METRICS[kind].get(policy.metric) if policy.task == HOLDOUT else None
     rows = holdouts.count_measured(snapshot, kind, policy.metric, VALIDATION) if target else 0
     return schedule.choose_metric(

@@ -13,6 +13,7 @@ from components.chat import chat_templates, dialects, prompt
 from components.chat.chat_templates import Rendered
 from components.chat.dialects import Dialect
 from components.evaluate import metrics, text_answers
+from components.evaluate.answer_space import answer_space_of
 from components.evaluate.settings import Kind
 from components.evaluate.task_metrics import AnswerSpace
 from components.schema import Answer, Json, Message
@@ -182,16 +183,6 @@ def cluster_bounds(record: SnapshotManifest, side: MeasuredSide = HOLDOUT) -> di
     cap = (record.config or {}).get(CLUSTER_CAP) if side == HOLDOUT else None
     bounds: dict[str, Json] = {LARGEST_CLUSTER: record.largest_cluster, CLUSTER_CAP: cap}
     return {name: bound for name, bound in bounds.items() if bound is not None}
-
-
-def answer_space_of(snapshot: Path, configured: Kind | None) -> AnswerSpace:
-    """Return the answer space (``metrics.find_answer_space``) of training side and holdout."""
-    files = [snapshot / name for name in (TRAIN_FILE, HOLDOUT_FILE)]
-    tools = {text for file in files for text in _column(file, "tools")}
-    answers = [answer for file in files for answer in _answers(file)]
-    return metrics.find_answer_space(
-        answers, configured, offers_tools=any(json.loads(text) for text in tools)
-    )
 
 
 def _answers(file: Path) -> list[Answer]:

@@ -17,6 +17,7 @@ from components.evaluate import (
     task_metrics,
     text_answers,
 )
+from components.evaluate.answer_space import answer_space_of
 from components.evaluate.built_in import memorization, preference_accuracy
 from components.evaluate.engines.adapter_checks import WEIGHTS_FILE, AdapterNotAppliedError
 from components.evaluate.engines.protocol import EngineError
@@ -196,7 +197,7 @@ def _side_conditions(
     snapshot: Path, base: Path, settings: EvaluationSettings, side: MeasuredSide
 ) -> dict[str, Json]:
     record = SnapshotManifest.read_untouched(snapshot)
-    answers = holdout_task.answer_space_of(snapshot, settings.kind)
+    answers = answer_space_of(snapshot, settings.kind)
     clusters = holdout_task.clusters_digest(snapshot, side)
     schemas = manifest.digest(holdout_task.response_schemas(snapshot, side))
     unusual: list[Json] = [*holdout_task.unusual_answers(snapshot, answers.kind, side)]

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from components.chat import prompt
 from components.chat.token_counts import FILE
 from components.curate.rules import language
-from components.evaluate import json_answers, metrics
+from components.evaluate import answer_space, json_answers
 from components.evaluate.task_metrics import AnswerSpace
 from components.schema import Answer, Json
 
@@ -85,11 +85,11 @@ def profile_logs(records: Iterable[dict[str, Json]], base: Path | None) -> LogPr
     tool_sets = [exchange.tools for exchange in exchanges if exchange.tools]
     offers = Counter(tool for tools in tool_sets for tool in tools)
     asked_json = sum(exchange.asks_for_json for exchange in exchanges)
-    space = metrics.find_answer_space(
+    space = answer_space.find_answer_space(
         answers,
         None,
         offers_tools=bool(tool_sets),
-        asks_for_json=asked_json >= metrics.FEWEST_JSON * len(exchanges),
+        asks_for_json=asked_json >= answer_space.FEWEST_JSON * len(exchanges),
     )
     write = json_answers.canonical if space.kind == "json" else str.strip
     texts = Counter(write(answer.text) for answer in answers)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from components.evaluate import metrics
+from components.evaluate.answer_space import find_answer_space
 from components.evaluate.task_metrics import AnswerSpace
 from components.schema import Answer, Call
 
@@ -38,26 +38,24 @@ TRIPS = [Answer(f'{{"to": "Oslo", "seats": {n % 3}}}') for n in range(19)]
 def test_the_kind_is_detected_from_the_answers(
     answers: list[Answer], offers_tools: bool, kind: str
 ):
-    assert metrics.find_answer_space(answers, None, offers_tools=offers_tools).kind == kind
+    assert find_answer_space(answers, None, offers_tools=offers_tools).kind == kind
 
 
 def test_answers_to_requests_for_json_are_json_even_where_many_are_cut_off():
     answers = [*TRIPS, *(Answer(trip.text[:-1]) for trip in TRIPS)]
     for asks_for_json, kind in ((True, "json"), (False, "classification")):
-        found = metrics.find_answer_space(
-            answers, None, offers_tools=False, asks_for_json=asks_for_json
-        )
+        found = find_answer_space(answers, None, offers_tools=False, asks_for_json=asks_for_json)
         assert found.kind == kind
 
 
 def test_the_likeliest_of_very_many_labels_is_not_measured():
     for count, names in ((100, ["label", "choice"]), (101, ["label"])):
         answers = [Answer(str(number)) for number in range(count)] * 5
-        assert [*metrics.find_answer_space(answers, None, offers_tools=False).metrics] == names
+        assert [*find_answer_space(answers, None, offers_tools=False).metrics] == names
 
 
 def test_labels_are_the_distinct_answers():
-    assert metrics.find_answer_space(LABELS, None, offers_tools=False).labels == (
+    assert find_answer_space(LABELS, None, offers_tools=False).labels == (
         "card",
         "loan",
         "rate",
@@ -65,15 +63,15 @@ def test_labels_are_the_distinct_answers():
 
 
 def test_a_configured_kind_overrides_the_detected_one():
-    assert metrics.find_answer_space(LABELS, "text", offers_tools=False) == AnswerSpace("text")
-    few = metrics.find_answer_space(LABELS[:4], "classification", offers_tools=False)
+    assert find_answer_space(LABELS, "text", offers_tools=False) == AnswerSpace("text")
+    few = find_answer_space(LABELS[:4], "classification", offers_tools=False)
     assert few == AnswerSpace("classification", ("card", "loan", "rate"))
 
 
 @pytest.mark.parametrize("odd", ["I am sorry, but I can not classify this request.", ""])
 def test_a_few_answers_that_are_no_labels_do_not_end_a_configured_classification(odd: str):
     answers = [*LABELS, *LABELS, *LABELS, *LABELS, Answer(odd)]
-    found = metrics.find_answer_space(answers, "classification", offers_tools=False)
+    found = find_answer_space(answers, "classification", offers_tools=False)
     assert found == AnswerSpace("classification", ("card", "loan", "rate"))
 
 
@@ -90,10 +88,10 @@ def test_answers_that_are_not_labels_are_refused_as_a_classification(
     answers: list[Answer], sentence: str
 ):
     with pytest.raises(ValueError, match=sentence):
-        metrics.find_answer_space(answers, "classification", offers_tools=False)
+        find_answer_space(answers, "classification", offers_tools=False)
 
 
 def test_answers_that_are_not_json_are_refused_as_such():
-    assert metrics.find_answer_space(TRIPS, "json", offers_tools=False) == AnswerSpace("json")
+    assert find_answer_space(TRIPS, "json", offers_tools=False) == AnswerSpace("json")
     with pytest.raises(ValueError, match="the answers are not JSON: 0% of them are"):
-        metrics.find_answer_space(PROSE, "json", offers_tools=False)
+        find_answer_space(PROSE, "json", offers_tools=False)
