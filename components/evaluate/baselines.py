@@ -22,7 +22,6 @@ from components.evaluate.task_metrics import AnswerSpace
 from components.schema import Answer, Call, Json
 from components.scorecard import CONSTANT, CORRECTED_ONLY, NEAREST, SCORED_ON, TFIDF, Sample
 from components.store import manifest, parquet_files
-from components.store.manifest import SnapshotManifest
 
 LOGGED_COLUMN = "logged_answer"
 
@@ -160,12 +159,6 @@ class BaselineRequest:
 
     newest: str
     conversation: str
-
-
-def baseline_conditions(name: str, snapshot: Path) -> dict[str, Json]:
-    """Return the conditions of a baseline's scorecard, in addition to the holdout's."""
-    key = SnapshotManifest.read(snapshot).key
-    return {"baseline": name, "baseline_version": BASELINE_VERSION, "examples": key}
 
 
 def baseline_names(snapshot: Path, kind: Kind) -> tuple[str, ...]:

@@ -139,13 +139,13 @@ def measurements(
         }
     template, base_hash = chat_templates.template_hash(base), content_hash(base)
     planned = {model: (adapter, conditions) for model, adapter in models.items()}
+    examples = {"examples": SnapshotManifest.read(snapshot).key}
     if settings.num_fewshot and None in models.values():
-        examples = SnapshotManifest.read(snapshot).key
-        shots = {"num_fewshot": settings.num_fewshot, "examples": examples}
-        planned[FEW_SHOT] = (None, {side: {**conditions[side], **shots}})
+        shots = examples | {"num_fewshot": settings.num_fewshot}
+        planned[FEW_SHOT] = (None, {side: conditions[side] | shots})
     kind = cast("Kind", conditions[side]["kind"])
     for name in baselines.baseline_names(snapshot, kind) if None in models.values() else ():
-        own = baselines.baseline_conditions(name, snapshot)
+        own = examples | {"baseline": name, "baseline_version": baselines.BASELINE_VERSION}
         planned[name] = (None, {side: conditions[side] | own})
     logged = baselines.read_logged(snapshot, kind)
     # Only the holdout has production's answers.
