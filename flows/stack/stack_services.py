@@ -38,7 +38,7 @@ STEP = "step: "  # begins a line in which a service says what its start is doing
 
 AT_REST = {
     # each look of a worker asks the server, and a run that someone starts waits for it
-    "PREFECT_WORKER_QUERY_SECONDS": "5",
+    "PREFECT_WORKER_QUERY_SECONDS": "10",
     # Prefect's defaults are 5 to 20 seconds, for servers with thousands of runs.
     "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT60S",
     "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "30",
