@@ -19,7 +19,7 @@ from prefect.states import Scheduled
 from pydantic import Field, ValidationError
 
 from components.dataset import freeze_snapshot
-from components.decide import blame, chain, decision_log, record_answer, statement, validity
+from components.decide import blame, chain, decision_log, record_answer, statement
 from components.decide.approvers import ApprovalRules, Approver
 from components.decide.blame import Blamed
 from components.decide.chain import Reason
@@ -261,7 +261,7 @@ def recorded_outcome(digest: str, rules: ApprovalRules) -> Decision | None:
 def lapsed_runs(digest: str) -> set[str]:
     """List the flow runs that asked about an evidence and whose answers don't count any more."""
     with warehouse.connect(settings.load().tables) as con:
-        return validity.lapsed_runs(decision_log.links(con, evidence=digest))
+        return decision_log.lapsed_runs(decision_log.links(con, evidence=digest))
 
 
 def require_decided(evidence: Evidence, workload: Workload) -> None:
@@ -314,7 +314,7 @@ def form_header(question: Question, evidence: Evidence, workload: Workload) -> s
         earlier = decision_log.links(con, workload_id=question.workload)
     header = record_answer.write(
         answered,
-        validity.counted_approvals(here, rules, starters),
+        decision_log.counted_approvals(here, rules, starters),
         [link for link in earlier if link.kind in ("approve", "reject")],
         turn_evidence.evidence_links(evidence),
         required=rules.required,
@@ -421,7 +421,7 @@ def expire(question: Question, answer: TypedAnswer | None, message: str) -> None
     with warehouse.connect(settings.load().tables) as con, warehouse.transaction(con):
         links = decision_log.links(con, evidence=question.evidence)
         heard = {link.flow_run_id for link in links if link.kind == "approve"}
-        lapsed = validity.lapsed_runs(links)
+        lapsed = decision_log.lapsed_runs(links)
         for run in [question.flow_run_id, *sorted(heard - {question.flow_run_id})]:
             if run in lapsed:
                 continue

@@ -10,14 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from components.decide import (
-    approvers,
-    decision_log,
-    record_answer,
-    ssh_signatures,
-    statement,
-    validity,
-)
+from components.decide import approvers, decision_log, record_answer, ssh_signatures, statement
 from components.decide.approvers import ApprovalRules, Approver
 from components.decide.record_answer import ProofContext, Question, TypedAnswer
 from components.decide.ssh_signatures import Signer
@@ -97,7 +90,7 @@ def sign_statement(form: Statement, rules: ApprovalRules, key: Path | None) -> s
     if shutil.which("ssh-keygen") is None:
         raise SigningError("signing: there is no ssh-keygen here; install OpenSSH's client")
     line = replace(form, at=f"{datetime.now(UTC):{statement.AT}}").text
-    with _signing_key(key, validity.signers_of(rules, form.approver), form.approver) as file:
+    with _signing_key(key, decision_log.signers_of(rules, form.approver), form.approver) as file:
         command = ["ssh-keygen", "-q", "-Y", "sign", "-n", ssh_signatures.NAMESPACE]
         command += ["-f", str(file)]
         made = subprocess.run(command, input=line.encode(), capture_output=True, check=False)

@@ -23,7 +23,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Cancelling, Crashed
 
-from components.decide import decision_log, validity
+from components.decide import decision_log
 from components.decide.approvers import OPEN, ApprovalRules
 from components.decide.chain import ExpiryReason
 from components.decide.decision_log import LogEvent
@@ -299,7 +299,7 @@ def record_lapsed(expiries: Sequence[Expiry]) -> int:
     """Record each expiry once, unless its evidence was decided; return how many were new."""
     now = datetime.now(UTC)
     with warehouse.connect(settings.load().tables) as con:
-        noted = validity.lapsed_runs(decision_log.links(con))
+        noted = decision_log.lapsed_runs(decision_log.links(con))
         # What was just cancelled is found among what has ended, too.
         by_run = {str(expiry.flow_run_id): expiry for expiry in expiries}
         fresh = [expiry for run, expiry in by_run.items() if run not in noted]

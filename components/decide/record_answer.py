@@ -6,15 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from components.decide import (
-    approvers,
-    blame,
-    chain,
-    decision_log,
-    ssh_signatures,
-    statement,
-    validity,
-)
+from components.decide import approvers, blame, chain, decision_log, ssh_signatures, statement
 from components.decide.approvers import ApprovalRules
 from components.decide.blame import Blamed
 from components.decide.chain import Link, Reason, Refused
@@ -159,7 +151,7 @@ def record(
             approver=answer.approver,
             comment=answer.comment,
             blame=answer.blame,
-            body="" if objection else validity.link_body(rules.proof, under.digest),
+            body="" if objection else decision_log.link_body(rules.proof, under.digest),
             document=document,
         )
         link = decision_log.append_event(con, event)
@@ -188,9 +180,9 @@ def objection_to(
     if rules.people and rules.find(answer.approver) is None:
         return "unlisted"
     is_approval = answer.decision == "approve"
-    if is_approval and rules.refuse_starter and validity.is_starter(answer.approver, starters):
+    if is_approval and rules.refuse_starter and decision_log.is_starter(answer.approver, starters):
         return "starter"
-    approved_by = {link.approver for link in validity.counted_approvals(links, rules, starters)}
+    approved_by = {link.approver for link in decision_log.counted_approvals(links, rules, starters)}
     if is_approval and answer.approver in approved_by:
         return "same_person"
     unexplained = answer.reason == "other" and not answer.comment.strip()
@@ -246,8 +238,8 @@ def check_signature(
     if signed_statement.signed_at > now + EARLY:
         return "signature_early"
     times = (signed_statement.signed_at, now)
-    is_theirs = validity.is_key_valid(
-        signature.key, validity.signers_of(rules, expected.approver), times
+    is_theirs = decision_log.is_key_valid(
+        signature.key, decision_log.signers_of(rules, expected.approver), times
     )
     return signed if is_theirs else "signature_key"
 

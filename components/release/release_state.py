@@ -17,7 +17,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, TypeAdapter
 
-from components.decide import chain, decision_log, validity
+from components.decide import chain, decision_log
 from components.decide.chain import Head, Link
 from components.decide.decision_log import LogEvent
 from components.register import registry
@@ -96,14 +96,14 @@ def recorded_change(link: Link) -> RecordedChange | None:
     change = ChampionChange(
         workload_id=link.workload_id,
         kind=link.kind,
-        evidence_digest=validity.body_value(link, "evidence"),
-        adapter_key=validity.body_value(link, "to_adapter"),
-        version=validity.body_value(link, "to"),
-        champion_before=validity.body_value(link, "left") or None,
-        adapter_before=validity.body_value(link, "left_adapter") or None,
+        evidence_digest=decision_log.body_value(link, "evidence"),
+        adapter_key=decision_log.body_value(link, "to_adapter"),
+        version=decision_log.body_value(link, "to"),
+        champion_before=decision_log.body_value(link, "left") or None,
+        adapter_before=decision_log.body_value(link, "left_adapter") or None,
         asked_by=ERASED_WORDS if link.approver is None else link.approver,
-        reason=ERASED_WORDS if link.comment is None else validity.typed_comment(link),
-        rollout_id=validity.body_value(link, "rollout") or None,
+        reason=ERASED_WORDS if link.comment is None else decision_log.typed_comment(link),
+        rollout_id=decision_log.body_value(link, "rollout") or None,
     )
     return RecordedChange(Head(link.sequence, link.digest), link.decided_at, change)
 

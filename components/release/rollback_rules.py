@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from components.decide import approvers as all_rules
-from components.decide import chain, decision_log, record_answer, statement, validity
+from components.decide import chain, decision_log, record_answer, statement
 from components.decide.approvers import ApprovalRules, Approver
 from components.decide.chain import Link, Refused
 from components.decide.decision_log import LogEvent
@@ -195,7 +195,7 @@ def record_order(
             if not order.is_policy:
                 document = _prove(con, order, rules, context, _statement(change, context, under))
             also(con)
-            proof = validity.POLICY if order.is_policy else rules.proof
+            proof = decision_log.POLICY if order.is_policy else rules.proof
             return append_order(
                 con, change, about, now, order.flow_run_id, (proof, under, document)
             )
@@ -221,8 +221,8 @@ def append_order(
         flow_run_id=flow_run_id,
         decided_at=ordered_at,
         approver=change.asked_by,
-        comment=f"{prefix}{change.reason or validity.UNEXPLAINED}",
-        body=validity.link_body(
+        comment=f"{prefix}{change.reason or decision_log.UNEXPLAINED}",
+        body=decision_log.link_body(
             proof, rules_digest, question=_question(change), prefix=prefix, **change.fields
         ),
         document=document,

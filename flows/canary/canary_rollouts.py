@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeAlias
 
-from components.decide import decision_log, validity
+from components.decide import decision_log
 from components.decide.decision_log import LogEvent
 from components.extensions.canary import logged_traffic, rollout_log, rollout_order
 from components.extensions.canary.logged_traffic import LoggedAnswer, TrafficAtHand
@@ -270,8 +270,8 @@ def append_link(
         approver=RULE,
         comment=why,
         attempt=0,
-        body=validity.link_body(
-            validity.POLICY,
+        body=decision_log.link_body(
+            decision_log.POLICY,
             under.digest,
             **(change.fields if change else {"rollout": rollout.id}),
             event=event,

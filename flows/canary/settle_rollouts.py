@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
 
-from components.decide import decision_log, validity
+from components.decide import decision_log
 from components.decide.approvers import ApprovalRules
 from components.decide.chain import Link
 from components.decide.statement import Statement
@@ -300,10 +300,10 @@ def _carry_out(home: Settings, rollout: RecordedRollout) -> SettledRollout:
 def _ordered(links: list[Link], rollout: RecordedRollout) -> tuple[str, str] | None:
     """Return who sent a canary on, and why; ``None`` if no person did."""
     for link in links:
-        if (link.kind, validity.body_value(link, "rollout")) != ("canary", rollout.id):
+        if (link.kind, decision_log.body_value(link, "rollout")) != ("canary", rollout.id):
             continue
-        if validity.body_value(link, "proof") != validity.POLICY:
-            return link.approver or "(erased)", validity.typed_comment(link)
+        if decision_log.body_value(link, "proof") != decision_log.POLICY:
+            return link.approver or "(erased)", decision_log.typed_comment(link)
     return None
 
 

@@ -72,16 +72,16 @@ def audit(
     warehouse and MLflow could rewrite the whole chain; keep an export elsewhere and compare the
     chain with it: `--verify --against FILE`.
     """
-    from components.decide import decision_log
+    from components.decide import decision_export, decision_log
     from components.store import ledger
 
     with open_warehouse() as con:
         links, head = decision_log.links(con), decision_log.read_head(con)
         holdout_log = ledger.read_holdout_log(con)
     if export:
-        count = decision_log.export_links(export, links)
-        signed = decision_log.export_signed(export, links)
-        folder = decision_log.signed_folder(export)
+        count = decision_export.export_links(export, links)
+        signed = decision_export.export_signed(export, links)
+        folder = decision_export.signed_folder(export)
         statements = f", {signed} signed statements to {folder}" if signed else ""
         print_line(f"{count} decisions written to {export}{statements}")
     if verify:
@@ -106,24 +106,26 @@ def _verify_chain(
     Returns:
         What was found; where anything is broken the command ends.
     """
-    from components.decide import chain, decision_log, validity
+    from components.decide import chain, decision_export, decision_log
     from components.decide.approvers import STRENGTH
 
     anchors = _chain_anchors()
     broken = (
         chain.first_broken(links, head)
         or chain.first_loose(links, anchors or {})
-        or validity.first_uncommitted(links, holdout_log)
-        or validity.first_unproved(links)
+        or decision_log.first_uncommitted(links, holdout_log)
+        or decision_log.first_unproved(links)
     )
     if broken:
         fail(f"decision {broken.sequence} {broken.problem}", 1)
-    if against and (line := decision_log.first_differing_line(against, links)) is not None:
+    if against and (line := decision_export.first_differing_line(against, links)) is not None:
         fail(f"line {line} of {against} is not in the chain", 1)
     versions = "" if anchors is None else _verify_versions()
     erased = sum(getattr(link, name) is None for link in links for name in link.texts)
-    decided = [link for link in links if link.kind in validity.DECISIONS]
-    proved = {kind: sum(validity.proof_of(link) == kind for link in decided) for kind in STRENGTH}
+    decided = [link for link in links if link.kind in decision_log.DECISIONS]
+    proved = {
+        kind: sum(decision_log.proof_of(link) == kind for link in decided) for kind in STRENGTH
+    }
     named = "MLflow was not asked" if anchors is None else f"{len(anchors)} are named in MLflow"
     return (
         f"{len(links)} decisions, the chain holds; {named}; {versions}{erased} texts were erased; "
@@ -176,7 +178,7 @@ def link_text(link: "Link") -> str:
 
 def _commitment_text(link: "Link") -> str:
     """Return what a seal or a look commits to, what proved a decision, or what rules require."""
-    from components.decide import validity
+    from components.decide import decision_log
 
     if link.kind == "rules":
         return _rules_text(link)
@@ -188,7 +190,7 @@ def _commitment_text(link: "Link") -> str:
     if link.kind in ("promoted", "erased"):
         return f"(from version {body['left'] or 'none'} to version {body['to'] or 'none'})"
     if link.kind not in ("sealed", "looked"):
-        by_rule = body["proof"] == validity.POLICY
+        by_rule = body["proof"] == decision_log.POLICY
         proof = "by rule" if by_rule else f"proved by {body['proof']}"
         return f"({proof}{_canary_text(link.workload_id, body)})"
     version = f"holdout version {body['holdout_version']}"

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components import scorecard
-from components.decide import chain, decision_log, validity
+from components.decide import chain, decision_log
 from components.gate.comparability import Measured
 from components.gate.judgement import Judgement
 from components.gate.policy import Guard, Policy
@@ -64,9 +64,9 @@ def edited(**changes: object) -> Policy:
 def broken() -> chain.Broken | None:
     with warehouse.connect(settings.load().warehouse) as con:
         links, book = decision_log.links(con), ledger.read_holdout_log(con)
-        return chain.first_broken(links, decision_log.read_head(con)) or validity.first_uncommitted(
-            links, book
-        )
+        return chain.first_broken(
+            links, decision_log.read_head(con)
+        ) or decision_log.first_uncommitted(links, book)
 
 
 def run(sql: str, **values: warehouse.Value) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from components.decide import chain, decision_log, ssh_signatures, validity
+from components.decide import chain, decision_log, ssh_signatures
 from components.decide.approvers import Approving
 from components.decide.decision_log import LogEvent
 from components.gate import evidence_folder
@@ -170,7 +170,7 @@ def test_a_rollback_under_signatures_is_signed_and_leads_to_what_was_approved(
     assert registry.read_aliases("signs").champion == "1"
     with warehouses.connect(home.warehouse) as con:
         links = decision_log.links(con)
-    assert (links[-1].kind, validity.proof_of(links[-1])) == ("rollback", "signature")
+    assert (links[-1].kind, decision_log.proof_of(links[-1])) == ("rollback", "signature")
     assert registry.version_numbered("signs", "2").rolled_back
 
     shutil.copytree(folder, folder.with_name("e2"))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from components.decide import chain, decision_log, statement, validity
+from components.decide import chain, decision_export, decision_log, statement
 from components.decide.approvers import OPEN, ApprovalRules
 from components.decide.record_answer import TypedAnswer
 from components.store import warehouse
@@ -53,10 +53,10 @@ def test_a_signed_answer_is_taken_and_the_record_says_how_the_name_was_proved(
     assert desk.hear(con, desk.sign(con, YES)) == ("approve", "")
     assert decided(con, desk) == "approve"
     link = decision_log.links(con)[-1]
-    assert validity.proof_of(link) == "signature"
-    assert validity.first_unproved(decision_log.links(con)) is None
+    assert decision_log.proof_of(link) == "signature"
+    assert decision_log.first_unproved(decision_log.links(con)) is None
     assert desk.hear(con, desk.sign(con, NO), attempt=2) == ("reject", "safety")
-    assert validity.first_unproved(decision_log.links(con)) is None
+    assert decision_log.first_unproved(decision_log.links(con)) is None
     assert decided(con, desk) == "reject"
 
 
@@ -67,7 +67,7 @@ def test_a_comment_is_what_was_signed_whatever_it_says(
     no = TypedAnswer("reject", NO.approver, comment, reason="safety")
     assert desk.hear(con, desk.sign(con, no)) == ("reject", "safety")
     assert decided(con, desk) == "reject"
-    assert validity.first_unproved(decision_log.links(con)) is None
+    assert decision_log.first_unproved(decision_log.links(con)) is None
 
 
 def test_a_rejection_that_was_flipped_to_an_approval_is_refused(
@@ -154,7 +154,7 @@ def test_a_decision_under_laxer_rules_counts_neither_now_nor_in_the_chain(
     assert decided(con, desk) is None
     desk.link(con)  # the workload's own rules
     assert (
-        validity.first_unproved(decision_log.links(con)) is None
+        decision_log.first_unproved(decision_log.links(con)) is None
     )  # it was under open rules, openly
     desk.hear(con, desk.sign(con, YES), attempt=2)
     assert decided(con, desk) == "approve"
@@ -203,7 +203,7 @@ def test_a_chain_that_was_written_anew_without_the_key_holds_by_itself_and_is_fo
     write_anew(con, **changes)
     links = decision_log.links(con)
     assert chain.first_broken(links, decision_log.read_head(con)) is None  # its digests do hold
-    broken = validity.first_unproved(links)
+    broken = decision_log.first_unproved(links)
     assert broken is not None
     assert said in broken.problem
     assert decided(con, desk) != "approve"
@@ -280,12 +280,12 @@ def test_the_export_is_verified_with_ssh_keygen_alone_in_a_root_without_flywheel
     desk.hear(con, desk.sign(con, replace(YES, approver="bob")), attempt=2)
     path = tmp_path / "chain.jsonl"
     links = decision_log.links(con)
-    decision_log.export_links(path, links)
-    assert decision_log.export_signed(path, links) == 2
+    decision_export.export_links(path, links)
+    assert decision_export.export_signed(path, links) == 2
     root = tmp_path / "root"
     command = without_flywheel(root)
     alone = root / "export"
-    shutil.copytree(decision_log.signed_folder(path), alone)
+    shutil.copytree(decision_export.signed_folder(path), alone)
     (lines,) = re.findall(r"```sh\n(.*?)```", (alone / "README.md").read_text(), re.DOTALL)
 
     def verify() -> "subprocess.CompletedProcess[str]":
@@ -314,7 +314,7 @@ def test_the_export_is_verified_with_ssh_keygen_alone_in_a_root_without_flywheel
 
 def test_the_readme_has_the_lines_that_an_export_has() -> None:
     readme = Path(statement.__file__).with_name("README.md").read_text()
-    assert decision_log.VERIFY.strip() in readme
+    assert decision_export.VERIFY.strip() in readme
 
 
 def test_a_guess_at_what_was_erased_finds_nothing_to_be_tried_on(
@@ -330,7 +330,9 @@ def test_a_guess_at_what_was_erased_finds_nothing_to_be_tried_on(
     assert (link.comment, link.document) == (None, None)
     assert link.approver == "ada"
     assert chain.first_broken(decision_log.links(con), decision_log.read_head(con)) is None
-    assert validity.first_unproved(decision_log.links(con)) is None  # and it is counted as erased
+    assert (
+        decision_log.first_unproved(decision_log.links(con)) is None
+    )  # and it is counted as erased
 
 
 def test_nobody_else_can_read_an_answer_back_into_another_name(con: Connection, desk: Desk) -> None:

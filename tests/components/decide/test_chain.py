@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.decide import chain, decision_log
+from components.decide import chain, decision_export, decision_log
 from components.decide.chain import Head
 from components.store.warehouse import Connection
 from tests.support import chains
@@ -149,7 +149,7 @@ def test_equal_texts_have_different_digests_so_that_guesses_can_not_be_checked(
 
 def test_an_export_is_verified_with_sha256_alone(three: Connection, tmp_path: Path) -> None:
     path = tmp_path / "audit" / "decisions.jsonl"
-    assert decision_log.export_links(path, decision_log.links(three)) == 3
+    assert decision_export.export_links(path, decision_log.links(three)) == 3
     before = "0" * 64
     for text in path.read_text().splitlines():
         line = json.loads(text)
@@ -166,14 +166,14 @@ def test_a_completely_rewritten_chain_differs_from_an_earlier_export(
     three: Connection, tmp_path: Path
 ) -> None:
     path = tmp_path / "decisions.jsonl"
-    decision_log.export_links(path, decision_log.links(three))
+    decision_export.export_links(path, decision_log.links(three))
     chains.append(three, event(run="r3"))
-    assert decision_log.first_differing_line(path, decision_log.links(three)) is None
+    assert decision_export.first_differing_line(path, decision_log.links(three)) is None
     for table in ("decision_chain", "decision_words", "decision_head"):
         three.execute(f"delete from raw.{table}")
     chains.append(three, event(), event(run="r2"), event(run="r3"), event(run="r4"))
     assert broken(three) is None
-    assert decision_log.first_differing_line(path, decision_log.links(three)) == 1
+    assert decision_export.first_differing_line(path, decision_log.links(three)) == 1
 
 
 def test_the_line_breaks_of_unicode_in_a_comment_part_no_line_of_an_export(
@@ -181,5 +181,5 @@ def test_the_line_breaks_of_unicode_in_a_comment_part_no_line_of_an_export(
 ) -> None:
     path = tmp_path / "decisions.jsonl"
     chains.append(con, event(comment="pasted\u2028from\u2029a\x85page"), event(run="r2"))
-    decision_log.export_links(path, decision_log.links(con))
-    assert decision_log.first_differing_line(path, decision_log.links(con)) is None
+    decision_export.export_links(path, decision_log.links(con))
+    assert decision_export.first_differing_line(path, decision_log.links(con)) is None

@@ -8,14 +8,7 @@ from pathlib import Path
 import pytest
 from pyotp.totp import TOTP
 
-from components.decide import (
-    approvers,
-    chain,
-    decision_log,
-    record_answer,
-    ssh_signatures,
-    validity,
-)
+from components.decide import approvers, chain, decision_log, record_answer, ssh_signatures
 from components.decide.approvers import Approver, Approving
 from components.decide.record_answer import ProofContext, Question, TypedAnswer
 from components.store import warehouse
@@ -274,8 +267,8 @@ def test_the_rules_of_each_decision_are_in_the_chain_before_it(con: Connection) 
     kinds = [link.kind for link in links]
     assert kinds == ["rules", "approve", "approve", "rules", "refused"]
     assert approvers.read_rules(str(links[0].document)) == LISTED.rules()
-    assert validity.body_value(links[1], "rules") == links[0].digest
-    assert validity.first_unproved(links) is None
+    assert decision_log.body_value(links[1], "rules") == links[0].digest
+    assert decision_log.first_unproved(links) is None
     assert chain.first_broken(links, decision_log.read_head(con)) is None
 
 
@@ -291,8 +284,8 @@ def test_the_starter_of_a_turn_may_not_approve_if_the_rules_forbid_it(
     (ada,) = [
         link for link in decision_log.links(con) if (link.kind, link.approver) == ("approve", "ada")
     ]
-    assert not validity.is_counted(ada, others.rules(), [started_by])
-    assert validity.is_counted(ada, LISTED.rules(), ["ada"])
+    assert not decision_log.is_counted(ada, others.rules(), [started_by])
+    assert decision_log.is_counted(ada, LISTED.rules(), ["ada"])
 
 
 def test_an_evidence_counts_as_approved_since_its_last_approval(con: Connection) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from components.decide import decision_log, validity
+from components.decide import decision_log
 from components.decide.approvers import Approving
 from components.register import registry, taint, version_tags
 from components.register.registry import Aliases
@@ -157,7 +157,7 @@ def test_a_pending_rollback_breaks_no_rules_that_came_after_it(home: Settings) -
     with warehouses.connect(home.warehouse) as con:
         links = decision_log.links(con)
         assert rollback_rules.in_force(release_home.of(home), con, "ruled-since") == rules
-    assert validity.first_unproved(links) is None
+    assert decision_log.first_unproved(links) is None
 
 
 @pytest.mark.slow

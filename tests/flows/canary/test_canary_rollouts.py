@@ -17,7 +17,7 @@ import pytest
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
-from components.decide import chain, decision_log, validity
+from components.decide import chain, decision_log
 from components.extensions.canary import rollout_evidence, rollout_order
 from components.extensions.canary.rollout_evidence import AnswerLine
 from components.register import registry, taint, version_tags
@@ -81,8 +81,8 @@ def kinds_of(home: CanaryHome) -> list[tuple[str, str]]:
     with warehouse.connect(home.home.warehouse) as con:
         links = decision_log.links(con, evidence=home.rollout().intention.evidence_digest)
         assert chain.first_broken(decision_log.links(con), decision_log.read_head(con)) is None
-        assert validity.first_unproved(decision_log.links(con)) is None
-    return [(link.kind, validity.body_value(link, "event")) for link in links]
+        assert decision_log.first_unproved(decision_log.links(con)) is None
+    return [(link.kind, decision_log.body_value(link, "event")) for link in links]
 
 
 def settle(home: CanaryHome) -> str | None:

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from prefect.logging import disable_run_logger
 
-from components.decide import decision_log, validity
+from components.decide import decision_log
 from components.receive import client_tokens
 from components.register import registry
 from components.register.registry import Aliases
@@ -163,9 +163,9 @@ def events(made: ApprovedVersions, number: str) -> list[str]:
     with warehouse.connect(made.home.warehouse) as con:
         links = decision_log.links(con, evidence=evidence)
     return [
-        validity.body_value(link, "event")
+        decision_log.body_value(link, "event")
         for link in links
-        if validity.body_value(link, "proof") == validity.POLICY
+        if decision_log.body_value(link, "proof") == decision_log.POLICY
     ]
 
 
