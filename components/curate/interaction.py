@@ -7,6 +7,8 @@ from functools import cached_property, lru_cache
 from itertools import chain
 from typing import NoReturn, cast
 
+from pydantic_core import from_json
+
 from components.chat import prompt
 from components.schema import Answer, Json, Message
 
@@ -158,7 +160,10 @@ def _logged(text: str | None) -> dict[str, Json] | None:
 
 def loads(text: str) -> Json:
     """Parse strict JSON: DuckDB accepts NaN and Infinity, which other readers reject."""
-    return cast("Json", _STRICT.decode(text))
+    try:
+        return cast("Json", from_json(text, allow_inf_nan=False))
+    except ValueError:
+        return cast("Json", _STRICT.decode(text))  # which also reads lone surrogates
 
 
 @lru_cache(maxsize=512)

@@ -15,9 +15,11 @@ _QUOTED = rf"(?P<quote>\"|'|\\\"|\\'){_FIELD}(?P=quote)\s{{0,4}}:\s{{0,4}}"
 _LINE = re.compile(
     rf"(?m)^[ \t>*-]{{0,6}}{_FIELD}\*{{0,2}}:\*{{0,2}}[ \t](?P<value>[^<>\n]{{1,60}}?)[ \t]*$"
 )
+_DIGITS = re.compile(r":\s{0,4}[0-9]{7}")
+_NUMBER = re.compile(_QUOTED + r"(?P<value>[0-9]{7,19})(?![\w.])")
 _FORMS = (
     re.compile(_QUOTED + r"(?P<opening>\\?[\"'])(?P<value>[^<>\n]{1,200}?)(?P=opening)"),
-    re.compile(_QUOTED + r"(?P<value>[0-9]{7,19})(?![\w.])"),
+    _NUMBER,
     re.compile(rf"<{_FIELD}>\s{{0,4}}(?P<value>[^<>\n]{{1,200}}?)\s{{0,4}}</(?P=field)>"),
     _LINE,
 )
@@ -43,7 +45,9 @@ def find(text: str) -> Sequence[tuple[Kind, int, int]]:
 
 def _found(text: str) -> Iterator[tuple[Kind, int, int]]:
     end = 0
-    matches = (match for form in _FORMS for match in form.finditer(text))
+    has_digits = _DIGITS.search(text)  # of what looking for quotes takes, a tenth
+    forms = [form for form in _FORMS if has_digits or form is not _NUMBER]
+    matches = (match for form in forms for match in form.finditer(text))
     for match in sorted(matches, key=lambda match: match.start("value")):
         field = json_texts.normal(match["field"])
         kind = json_texts.kind_of(field, match["value"])

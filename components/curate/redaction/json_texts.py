@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 from components.curate.redaction import contact, name_patterns, secret_values
 from components.curate.redaction.name_patterns import PEOPLE
 from components.curate.redaction.patterns import Kind, digits_of, word_list
-from components.schema import Json
+from components.schema import Json, parse_json
 
 PERSON = "personname"  # the field for a ``name`` in an object about a person
 
@@ -259,7 +259,7 @@ def read(text: str) -> dict[str, Json] | list[Json] | None:
     if text.lstrip()[:1] not in ("{", "["):
         return None
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         return None
 
