@@ -162,7 +162,7 @@ def loads(text: str) -> Json:
     """Parse strict JSON: DuckDB accepts NaN and Infinity, which other readers reject."""
     try:
         return cast("Json", from_json(text, allow_inf_nan=False))
-    except ValueError:
+    except (TypeError, ValueError):
         return cast("Json", _STRICT.decode(text))  # which also reads lone surrogates
 
 

@@ -2,7 +2,7 @@
 
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -143,27 +143,38 @@ def judge_all(
 def judge_batch(
     rows: list[Unjudged], rules: Rules, instructions: Instructions = None
 ) -> list[RowJudgement]:
-    """Judge interactions one by one; pure."""
-    return [judge(row, rules, kept, instructions) for row, kept in rows]
+    """Judge interactions one by one; pure. An error becomes the objection ``unjudgeable``.
 
-
-def judge(
-    row: CandidateRow,
-    rules: Rules,
-    kept: RowJudgement | None = None,
-    instructions: Instructions = None,
-) -> RowJudgement:
-    """Judge one interaction by itself; pure. An error becomes the objection ``unjudgeable``.
-
-    ``kept`` is its judgement under other quality rules, which spares redacting it again.
+    With a row is its judgement under other quality rules, which spares redacting it again.
     """
+    judged = [_limited(row, rules, kept, instructions) for row, kept in rows]
+    languages = iter(language.request_languages([asked for _, asked in judged if asked]))
+    return [
+        replace(judgement, language=next(languages)) if asked else judgement
+        for judgement, asked in judged
+    ]
+
+
+def judge(row: CandidateRow, rules: Rules, instructions: Instructions = None) -> RowJudgement:
+    """Judge one interaction as ``judge_batch`` does."""
+    return judge_batch([(row, None)], rules, instructions)[0]
+
+
+_Judged = tuple[RowJudgement, Sequence[str] | None]
+"""A judgement, and the users' texts whose language it lacks."""
+
+
+def _limited(
+    row: CandidateRow, rules: Rules, kept: RowJudgement | None, instructions: Instructions
+) -> _Judged:
     try:
         with worker_pool.limited():
             judged = _judge(row, rules, kept, instructions)
-            _require_texts(judged)
+            _require_texts(judged[0])
             return judged
     except Exception as error:  # noqa: BLE001 - no row may end the curation of all others
-        return RowJudgement(row.interaction_id, UNJUDGEABLE, mark=worker_pool.reason(error))
+        mark = worker_pool.reason(error)
+        return RowJudgement(row.interaction_id, UNJUDGEABLE, mark=mark), None
 
 
 def answer_objection(
@@ -208,11 +219,11 @@ def answer_objection(
 
 def _judge(
     row: CandidateRow, rules: Rules, kept: RowJudgement | None, instructions: Instructions
-) -> RowJudgement:
+) -> _Judged:
     try:
         candidate = interaction.read(row)
     except MalformedError as error:
-        return RowJudgement(row.interaction_id, str(error))
+        return RowJudgement(row.interaction_id, str(error)), None
     screened = screen.screen(
         candidate,
         rules.rules,
@@ -221,10 +232,11 @@ def _judge(
         instructions=instructions,
     )
     if screened.objection is not None:
-        return RowJudgement(row.interaction_id, screened.objection, screened)
+        return RowJudgement(row.interaction_id, screened.objection, screened), None
     if kept is not None and kept.objection is None:
-        return replace(kept, screened=screened)
-    return _accept(row, candidate, screened, rules)
+        return replace(kept, screened=screened), None
+    judged = _accept(row, candidate, screened, rules)
+    return judged, None if judged.objection else candidate.texts("user")
 
 
 def _accept(
@@ -254,7 +266,6 @@ def _accept(
         answer=redacted.answer_json,
         logged=redacted.logged_json,
         rewritten=rewritten,
-        language=language.request_language(candidate.texts("user")),
         conversation=row.conversation_id or f"{row.user_id or ''}\n{candidate.opening}",
         request=request_columns.read(
             redacted.rendered,

@@ -134,10 +134,14 @@ class Redactor:
         return leaves, not scan.ledger.numbers and not hits.placeholders
 
 
-@cache
 def for_settings(settings: Redaction) -> Redactor:
     """Return a workload's redactor, compiled once per process."""
-    return Redactor(settings)
+    return _compiled(settings.model_dump_json())
+
+
+@cache
+def _compiled(settings: str) -> Redactor:
+    return Redactor(Redaction.model_validate_json(settings))
 
 
 def _leaves(rewrite: Callable[[Visit], object]) -> list[Leaf]:

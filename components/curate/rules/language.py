@@ -2,7 +2,7 @@
 
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -48,11 +48,30 @@ def wrong_language(candidate: Candidate, languages: Languages) -> str | None:
 
 def request_language(user_texts: Sequence[str]) -> str | None:
     """Return the language of a request by its users' texts, the newest first."""
-    return language("\n".join(reversed(user_texts)))
+    return request_languages([user_texts])[0]
+
+
+def request_languages(requests: Sequence[Sequence[str]]) -> list[str | None]:
+    """Return the languages of requests by their users' texts; of many a third of the time each."""
+    return _languages(["\n".join(reversed(texts)) for texts in requests])
 
 
 def language(text: str) -> str | None:
     """Return the language of a text (ISO 639), ``None`` if the detector is not sure."""
+    return _languages([text])[0]
+
+
+def _languages(texts: Sequence[str]) -> list[str | None]:
+    prose = [_prose(text) for text in texts]
+    plain = [text.encode() for text in {*prose} if text and language_model.can_read(text)]
+    likely = (
+        dict(zip(plain, _model().most_likely(plain, SURE - MARGIN), strict=True)) if plain else {}
+    )
+    return [text and _sure(text, likely) for text in prose]
+
+
+def _prose(text: str) -> str | None:
+    """Return the beginning of a text as the detector reads it, ``None`` if it is too short."""
     prose = text[: 3 * LONGEST]
     if "```" in prose or "http" in prose:
         prose = _NOT_PROSE.sub(" ", prose)
@@ -65,14 +84,17 @@ def language(text: str) -> str | None:
     capitals, small = (
         len(encoded) - len(encoded.translate(None, of)) for of in (_CAPITALS, _SMALL)
     )
-    if capitals > MOST_CAPITALS * (capitals + small) or prose.isupper():
-        prose = prose.lower()
-    if language_model.can_read(prose):
-        likely = _model().most_likely(prose.encode(), SURE - MARGIN)
-        if likely is None or likely[1] > SURE + MARGIN:
-            return likely and likely[0]
-    (best, *_) = _detector().detect(prose, model="lite")
-    return best["lang"] if best["score"] >= SURE else None
+    are_capitals = capitals > MOST_CAPITALS * (capitals + small) or prose.isupper()
+    return prose.lower() if are_capitals else prose
+
+
+def _sure(prose: str, likely: Mapping[bytes, tuple[str, float] | None]) -> str | None:
+    if (key := prose.encode()) in likely:
+        best = likely[key]
+        if best is None or best[1] > SURE + MARGIN:
+            return best and best[0]
+    (found, *_) = _detector().detect(prose, model="lite")
+    return found["lang"] if found["score"] >= SURE else None
 
 
 @lru_cache(maxsize=1)
