@@ -63,7 +63,7 @@ def shown(case: Case) -> list[str]:
     return [name for name in UNTRAINED if name in case.others or name in always]
 
 
-def scores(case: Case) -> Mapping[str, Mapping[str, float | None]]:
+def baseline_scores(case: Case) -> Mapping[str, Mapping[str, float | None]]:
     """Return each baseline's scores by metric; ``None`` if not measured."""
     challenger = case.challenger.get(HOLDOUT)
     metrics = [*challenger.metrics] if challenger else []
@@ -87,7 +87,7 @@ def table(case: Case) -> list[list[str]]:
     if challenger is None:
         return []
     rows = [["score", *shown(case), "challenger", "n", "clusters"]]
-    for metric, values in scores(case).items():
+    for metric, values in baseline_scores(case).items():
         measured = [
             sample for sample in challenger.samples if sample.scores.get(metric) is not None
         ]

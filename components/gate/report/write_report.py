@@ -266,7 +266,7 @@ def write_evidence(
         brief=text,
         now=now,
         account=production_costs.account(case),
-        baselines=baseline_comparison.scores(case),
+        baselines=baseline_comparison.baseline_scores(case),
         baseline_sentences=baseline_comparison.hold(case).sentences,
         turn=turn,
     )
