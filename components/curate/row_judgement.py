@@ -148,6 +148,8 @@ def judge_batch(
     With a row is its judgement under other quality rules, which spares redacting it again.
     """
     judged = [_limited(row, rules, kept, instructions) for row, kept in rows]
+    with worker_pool.limited():
+        pass  # which stops the timer that the rows shared
     languages = iter(language.request_languages([asked for _, asked in judged if asked]))
     return [
         replace(judgement, language=next(languages)) if asked else judgement
@@ -168,7 +170,7 @@ def _limited(
     row: CandidateRow, rules: Rules, kept: RowJudgement | None, instructions: Instructions
 ) -> _Judged:
     try:
-        with worker_pool.limited():
+        with worker_pool.limited(stays=True):
             judged = _judge(row, rules, kept, instructions)
             _require_texts(judged[0])
             return judged

@@ -52,9 +52,10 @@ class _Timer:
 
 
 @contextmanager
-def limited(seconds: float = ROW_SECONDS) -> Generator[None]:
+def limited(seconds: float = ROW_SECONDS, *, stays: bool = False) -> Generator[None]:
     """Raise ``RowTimeoutError`` in the block after ``seconds`` of CPU time, or a tenth fewer.
 
+    If it ``stays``, the next row has the same timer.
     Only the main thread can be interrupted; other threads have no limit (``map_in_processes``
     judges rows in a main thread).
     """
@@ -72,6 +73,9 @@ def limited(seconds: float = ROW_SECONDS) -> Generator[None]:
         yield
     finally:
         _Timer.is_row = False
+        if not stays:  # no later program knows the signal, nor does Python at its end
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            _Timer.seconds = 0.0
 
 
 def is_limitable() -> bool:
@@ -109,7 +113,6 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     _Timer.seconds = 0.0  # the next row sets it again
     if _Timer.is_row:
         raise RowTimeoutError(f"took more than {ROW_SECONDS:g} s of processor time")
-    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 Item = TypeVar("Item")

@@ -135,7 +135,7 @@ def _exchange(record: dict[str, Json]) -> _Exchange:
         asks_for_json=isinstance(form, dict) and form.get("type") in ("json_object", "json_schema"),
         opening=questions[0] if questions else "",
         user=user if isinstance(user, str) else None,
-        language=language.request_language(questions),
+        language=language.request_languages([questions])[0],
     )
 
 

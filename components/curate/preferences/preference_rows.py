@@ -229,7 +229,7 @@ def _pair_row(
         group_id=placed.group_id,
         cluster_id=placed.cluster_id,
         client_id=request.client_id,
-        language=language.request_language(texts),
+        language=language.request_languages([texts])[0],
         messages=written.messages,
         tools=written.tools,
         chosen=dump(chosen),

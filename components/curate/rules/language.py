@@ -46,13 +46,8 @@ def wrong_language(candidate: Candidate, languages: Languages) -> str | None:
     return None if answered in languages else answered
 
 
-def request_language(user_texts: Sequence[str]) -> str | None:
-    """Return the language of a request by its users' texts, the newest first."""
-    return request_languages([user_texts])[0]
-
-
 def request_languages(requests: Sequence[Sequence[str]]) -> list[str | None]:
-    """Return the languages of requests by their users' texts; of many a third of the time each."""
+    """Return the languages of requests by their users' texts, in each the newest first."""
     return _languages(["\n".join(reversed(texts)) for texts in requests])
 
 

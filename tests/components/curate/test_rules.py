@@ -1,3 +1,4 @@
+import signal
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,11 @@ from tests.support.curated_rows import row
 
 def objection(row: CandidateRow, rules: Rules | None = None) -> str | None:
     return row_judgement.judge(row, rules or Rules()).objection
+
+
+def test_no_timer_is_left_which_would_end_the_process():
+    row_judgement.judge(row(), Rules())
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
 
 
 def user(content: Json) -> Json:
